@@ -1,0 +1,66 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+STACK ?= qwen3-32b-disagg
+PY := .venv/bin/python
+PINS := requirements.txt requirements-dev.txt requirements.lock
+# What .venv was made from and for: a moved checkout or a changed pin sets up again, anything else does not.
+WANTED = { echo "$(CURDIR)"; cat $(PINS); }
+# A caller's flags and settings must not change what the tests see.
+PYTEST := $(PY) -m pytest
+
+.PHONY: help setup engine lint format test test-all rehearse benchmark lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make .venv from the pinned requirements (does nothing when it is up to date)
+	@if $(WANTED) | cmp -s - .venv/made-from.txt && $(PY) -c '' 2>/dev/null; then exit 0; fi; \
+	for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
+	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$${found:-}" ]; then \
+	  echo "make setup: Python 3.11 or newer is needed; python3 here is: $$(python3 --version 2>&1 || true)" >&2; \
+	  echo "Next: install one, or name one: make setup PYTHON=/path/to/python3.12" >&2; exit 1; fi; \
+	echo "Setting up .venv with $$("$$found" --version) (about a minute)"; \
+	rm -f .venv/made-from.txt; \
+	if ! "$$found" -m venv --clear .venv; then \
+	  echo "make setup: $$found cannot make a virtual environment" >&2; \
+	  echo "Next: install its venv module (Debian, Ubuntu: apt install python3-venv), check the disk has 2 GB free" >&2; exit 1; fi; \
+	if ! $(PY) -m pip install --quiet --disable-pip-version-check -c requirements.lock -r requirements.txt -r requirements-dev.txt; then \
+	  echo "make setup: the pinned packages could not be installed (see pip's message above)" >&2; \
+	  echo "Next: check that the Python package index is reachable and the disk has 2 GB free, then run this again" >&2; exit 1; fi; \
+	$(WANTED) > .venv/made-from.txt
+
+engine: setup ## find or build the Pulumi engine (about 7 minutes the first time, where no pulumi is installed)
+	@$(PY) -m rehearsal.engine
+
+lint: setup ## formatting, lint and types
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy .
+
+format: setup ## format the code and mend what ruff can mend
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+test: lint engine ## lint and all tests except the slow ones
+	@$(PYTEST) -m "not slow"
+
+test-all: lint engine ## every tier there is
+	@$(PYTEST)
+
+rehearse: setup ## run the whole life of STACK on the real engine against a pretend cloud (default STACK=qwen3-32b-disagg)
+	@$(PY) -m ops rehearse $(STACK)
+
+benchmark: engine ## measure plan, preview and rehearsal; writes docs/benchmarks.md
+	@$(PY) -m ops.benchmark
+
+lock: setup ## pin the newest fitting version of what requirements*.txt bring along
+	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PY) -m venv "$$work" && \
+	"$$work"/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt && \
+	{ sed -n '/^#/p' requirements.lock; "$$work"/bin/python -m pip freeze | tr 'A-Z_' 'a-z-' | sort; } > "$$work"/lock && \
+	cp "$$work"/lock requirements.lock
+
+clean: ## remove .venv and the tools' caches (a built engine stays: see `python -m rehearsal.engine --help`)
+	@rm -rf .venv .cache .hypothesis .pytest_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
