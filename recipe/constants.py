@@ -1,0 +1,31 @@
+"""Names that several rooms must agree on, each written once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+GPU_RESOURCE: Final = "nvidia.com/gpu"
+EFA_RESOURCE: Final = "vpc.amazonaws.com/efa"
+
+GPU_TAINT_KEY: Final = "nvidia.com/gpu"
+GPU_TAINT_VALUE: Final = "true"
+"""Key and value peers use (facts/aws.md §5). Keeps everything without the toleration below off the GPU nodes."""
+
+GPU_TOLERATION: Final[dict[str, str]] = {"key": GPU_TAINT_KEY, "operator": "Exists", "effect": "NoSchedule"}
+"""operator Exists also covers Dynamo's own NodePool, whose taint value differs."""
+
+POOL_LABEL: Final = "dynamo-recipes/pool"
+"""Node label. `cpu` on the CPU pool; the stack's own prefix on its GPU pool, so that two stacks never share GPUs."""
+
+CPU_POOL: Final = "cpu"
+
+JOB_LABEL: Final = "dynamo-recipes/job"
+"""Label of our Jobs and their pods: weights, admission or readiness."""
+
+STACK_LABEL: Final = "dynamo-recipes/stack"
+"""Label of every Kubernetes object a stack creates."""
+
+GRAPH_LABEL: Final = "nvidia.com/dynamo-graph-deployment-name"
+"""Set by the operator on every pod of a graph."""
+
+PLATFORM_NAMESPACE: Final = "dynamo-system"

@@ -1,0 +1,300 @@
+"""The Plan: everything decided, ready to be created or printed. Built by `recipe.planner.make_plan`, read by everyone else.
+
+Values the cloud will only know after creating something stand in Kubernetes objects as `${name}` (see `Late`); components
+replace them by the Output, `ops plan --manifests` leaves them readable.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from recipe.catalogue import Nic
+from recipe.config import Frozen, Recipe, Role
+
+Manifest: TypeAlias = dict[str, Any]
+"""One Kubernetes object in wire form."""
+
+
+class Late:
+    """Names of the values known only after creation, as they stand in manifests (`${file_system_id}`)."""
+
+    FILE_SYSTEM = "${file_system_id}"
+    HF_TOKEN = "${hf_token}"  # noqa: S105 - a placeholder, not a token
+
+    @staticmethod
+    def access_point(claim: str) -> str:
+        """The EFS access point behind `claim` (model, compilation or perf)."""
+        return f"${{access_point_id_{claim}}}"
+
+
+class Names(Frozen):
+    """Physical names, deterministic from project, stack and deployment id: a repeated create collides instead of doubling.
+
+    All within the limit of their service (see `recipe.names`).
+    """
+
+    prefix: str
+    cluster: str
+    cluster_role: str
+    node_role: str
+    efs_role: str
+    log_group: str
+    cpu_node_group: str
+    cpu_launch_template: str
+    gpu_node_group: str
+    gpu_launch_template: str
+    placement_group: str
+    efs_security_group: str
+    efs_creation_token: str
+    namespace: str
+    graph: str
+    frontend_service: str
+
+
+class SubnetPlan(Frozen):
+    """One subnet. `public` routes to the internet gateway, the others to NAT (nodes) or nowhere (control plane)."""
+
+    cidr: str
+    zone_id: str
+    kind: Literal["public", "nodes", "control-plane"]
+
+
+class NetworkPlan(Frozen):
+    """One VPC: public and node subnet in the GPU zone, a control-plane-only subnet in the second zone EKS asks for."""
+
+    vpc_cidr: str
+    public: SubnetPlan
+    nodes: SubnetPlan
+    control_plane: SubnetPlan
+
+
+class ClusterPlan(Frozen):
+    """The EKS control plane."""
+
+    version: str
+    endpoint_cidrs: tuple[str, ...]
+    service_cidr: str
+    log_types: tuple[str, ...]
+    log_retention_days: int
+    admin_principals: tuple[str, ...]
+    identifier: str
+    """`clusterIdentifier` of the Kubernetes provider: name + hash of the cluster's create-only inputs."""
+
+
+class NodePool(Frozen):
+    """A managed node group with its own launch template."""
+
+    instance_type: str
+    count: int
+    ami_type: str
+    ami_release: str | None
+    disk_gib: int
+    labels: dict[str, str]
+    user_data: str | None
+    """NodeConfig document (MIME multipart, plain text), or None."""
+    create_timeout_minutes: int
+
+
+class GpuPool(NodePool):
+    """The GPU nodes."""
+
+    nics: tuple[Nic, ...]
+    capacity_type: Literal["ON_DEMAND", "SPOT", "CAPACITY_BLOCK"]
+    market_type: Literal["capacity-block"] | None
+    """instanceMarketOptions of the template (Capacity Blocks), else None."""
+    reservation_id: str | None
+    placement_group: bool
+
+
+class ClaimPlan(Frozen):
+    """One cache: an EFS access point owned by Pulumi, a static volume and a claim."""
+
+    purpose: Literal["model", "compilation", "perf"]
+    name: str
+    path: str
+    """Directory on the file system behind the access point."""
+    size_gib: int
+    mount: str
+    """Where pods see it."""
+
+
+class StoragePlan(Frozen):
+    """EFS and the three caches."""
+
+    throughput_mode: Literal["elastic"]
+    uid: int
+    gid: int
+    claims: tuple[ClaimPlan, ...]
+
+
+class ChartPlan(Frozen):
+    """A third-party Helm chart, unmodified."""
+
+    release: str
+    chart: str
+    repository: str
+    version: str
+    namespace: str
+    values: dict[str, Any]
+    timeout_seconds: int
+
+
+class WorkerPlan(Frozen):
+    """The workers of one role, as placed."""
+
+    role: Role
+    component: str
+    """Component name in the graph."""
+    replicas: int
+    tensor_parallel: int
+    expert_parallel: int
+    gpus: int
+    efa: int
+    image: str
+    kv_cache_tokens: int
+    """Tokens whose KV fits one worker, by the plan's arithmetic."""
+
+
+class NodePlacement(Frozen):
+    """What the plan expects on one node."""
+
+    node: str
+    workers: dict[Role, int]
+    gpus_used: int
+    efa_used: int
+
+
+class CpuUse(Frozen):
+    """Requests against what the kubelet leaves on one CPU node."""
+
+    node: str
+    pods: tuple[str, ...]
+    cpu_millis: int
+    cpu_millis_allocatable: int
+    memory_mib: int
+    memory_mib_allocatable: int
+
+
+class Placement(Frozen):
+    """Where everything goes. The scheduler decides in the end; the tests hold it against this."""
+
+    gpu_nodes: tuple[NodePlacement, ...]
+    cpu_nodes: tuple[CpuUse, ...]
+    gpu_memory: tuple[GpuMemory, ...]
+
+
+class GpuMemory(Frozen):
+    """The arithmetic of one role's GPU memory, GiB per GPU."""
+
+    role: Role
+    total_gib: float
+    usable_gib: float
+    """total × gpu_memory_fraction."""
+    weights_gib: float
+    overhead_gib: float
+    kv_gib: float
+    kv_tokens: int
+    """Tokens per worker."""
+
+
+class CostLine(Frozen):
+    """One position. Exactly one of the two amounts is meaningful: an hourly rate, or a sum per run."""
+
+    what: str
+    quantity: float
+    unit_usd: float
+    usd_per_hour: float
+    usd_once: float
+    source: str
+    as_of: str
+
+
+class Cost(Frozen):
+    """What the stack costs. Prices carry their source and date."""
+
+    lines: tuple[CostLine, ...]
+    usd_per_hour: float
+    usd_once: float
+    ttl_hours: int
+    usd_for_ttl: float
+
+
+class Objects(Frozen):
+    """Every Kubernetes object, exactly as the components create it."""
+
+    namespace: Manifest
+    storage_class: Manifest
+    volumes: dict[str, Manifest]
+    """By purpose: model, compilation, perf."""
+    claims: dict[str, Manifest]
+    token_secret: Manifest | None
+    weights_config: Manifest
+    weights_job: Manifest
+    admission_account: Manifest
+    admission_role: Manifest
+    admission_binding: Manifest
+    admission_config: Manifest
+    admission_job: Manifest
+    graph_config: dict[str, Manifest]
+    """Engine ConfigMaps (TRT-LLM); empty for vLLM."""
+    graph: Manifest
+    readiness_account: Manifest
+    readiness_role: Manifest
+    readiness_binding: Manifest
+    readiness_config: Manifest
+    readiness_job: Manifest
+
+    def all(self) -> tuple[Manifest, ...]:
+        """Every object in the order of creation."""
+        flat: list[Manifest] = []
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if value is None:
+                continue
+            flat.extend([value] if "kind" in value else value.values())
+        return tuple(flat)
+
+
+class ModelPlan(Frozen):
+    """Which weights, and where they end up."""
+
+    id: str
+    revision: str
+    weight_bytes: int
+    snapshot_path: str
+    """Directory of the verified snapshot, as workers see it."""
+
+
+class Plan(Frozen):
+    """Everything decided for one stack."""
+
+    stack: str
+    recipe: Recipe
+    placeholders: tuple[str, ...]
+    """Paths of what only the user knows and where a documentation value stands instead."""
+    names: Names
+    tags: dict[str, str]
+    versions: dict[str, str]
+    """What goes together: dynamo, engine, kubernetes, charts, AMI."""
+    model: ModelPlan
+    network: NetworkPlan
+    cluster: ClusterPlan
+    cpu_pool: NodePool
+    gpu_pool: GpuPool
+    storage: StoragePlan
+    platform: ChartPlan
+    devices: tuple[ChartPlan, ...]
+    workers: tuple[WorkerPlan, ...]
+    placement: Placement
+    cost: Cost
+    warnings: tuple[str, ...]
+    objects: Objects
+    images: dict[str, str]
+
+    @property
+    def gpus(self) -> int:
+        """GPUs the workers use."""
+        return sum(pool.replicas * pool.gpus for pool in self.workers)
+
+
+Placement.model_rebuild()
