@@ -313,6 +313,15 @@ class Access(Frozen):
     """Address range of the VPC."""
 
 
+class Versions(Frozen):
+    """Which releases belong together. The catalogue's table refuses pairs that do not."""
+
+    dynamo: str | None = None
+    """Dynamo release: platform chart, operator and runtime images. Unset: the catalogue's."""
+    kubernetes: str | None = None
+    """EKS version. Unset: the catalogue's. An upgrade goes one minor version at a time."""
+
+
 class Foundation(Frozen):
     """Where network, cluster, CPU nodes and caches come from."""
 
@@ -340,8 +349,11 @@ class Recipe(Frozen):
     budget: Budget
     access: Access = Access()
     foundation: Foundation = Foundation()
+    versions: Versions = Versions()
     deployment_id: DeploymentId = "main"
     """Part of every name: two people deploying the same stack to one account choose different ones."""
+    owner: Annotated[str, Field(pattern=r"^[\w .:/=+@-]{1,128}$")] = "not-set"
+    """Tag on everything: whom to ask before deleting it."""
 
     def tuning(self, role: Role) -> Tuning:
         """The settings of a role's workers, the pool's own over the common ones."""

@@ -1,0 +1,79 @@
+"""What a stack costs: an hourly rate, what one cold start adds, and both for the planned lifetime."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from recipe import catalogue
+from recipe.catalogue import CpuInstance, GpuInstance, Model
+from recipe.config import Recipe
+from recipe.plan import Cost, CostLine
+
+HOURS_PER_MONTH: Final = 730
+IMAGE_GB: Final = 15
+"""Compressed size of an engine image, pulled once by each GPU node. An assumption (facts/durations.md: 10–20 GB)."""
+_GB: Final = 10**9
+
+
+def gpu_price(recipe: Recipe, instance: GpuInstance) -> catalogue.Price | None:
+    """The GPU node's hourly price for the recipe's kind of capacity, or None where none is known.
+
+    Spot has no list price: the on-demand price stands for it, as an upper bound.
+    """
+    name = f"{instance.name}/capacity-block" if recipe.hardware.capacity.kind == "capacity-block" else instance.name
+    return catalogue.price(name)
+
+
+def make_cost(recipe: Recipe, model: Model, gpu: GpuInstance, gpu_nodes: int, cpu: CpuInstance) -> Cost:
+    """All positions. A price that is not known counts as 0; the planner warns about it."""
+    weights_gb = model.weight_bytes / _GB
+    replicas = sum(pool.replicas for pool in recipe.workers.values())
+    disks_gib = gpu_nodes * recipe.hardware.root_disk_gib + recipe.hardware.cpu.nodes * recipe.hardware.cpu.disk_gib
+    through_nat = weights_gb + gpu_nodes * IMAGE_GB
+    hourly = [
+        _hourly(f"GPU nodes, {gpu.name}", gpu_nodes, gpu_price(recipe, gpu)),
+        _hourly(f"CPU nodes, {cpu.name}", recipe.hardware.cpu.nodes, catalogue.price(cpu.name)),
+        _hourly("EKS control plane", 1, catalogue.price("eks/standard")),
+        _hourly("NAT gateway", 1, catalogue.price("nat/hour")),
+        _hourly("public IPv4 address", 1, catalogue.price("ipv4/hour")),
+        _hourly("root volumes, GiB", disks_gib, catalogue.price("ebs-gp3/gb-month"), 1 / HOURS_PER_MONTH),
+        _hourly("EFS, GB stored", weights_gb, catalogue.price("efs/storage-gb-month"), 1 / HOURS_PER_MONTH),
+    ]
+    once = [
+        _once("weights and images through NAT, GB", through_nat, catalogue.price("nat/gb")),
+        _once("EFS, GB written (download)", weights_gb, catalogue.price("efs/write-gb")),
+        # Verified once by the download Job, then read by every worker. Workers of one node may share the page cache: an upper bound.
+        _once("EFS, GB read (verify, load)", weights_gb * (1 + replicas), catalogue.price("efs/read-gb")),
+    ]
+    per_hour = sum(line.usd_per_hour for line in hourly)
+    per_start = sum(line.usd_once for line in once)
+    return Cost(
+        lines=(*hourly, *once),
+        usd_per_hour=round(per_hour, 2),
+        usd_once=round(per_start, 2),
+        ttl_hours=recipe.budget.ttl_hours,
+        usd_for_ttl=round(per_hour * recipe.budget.ttl_hours + per_start, 2),
+    )
+
+
+
+
+def _hourly(what: str, quantity: float, price: catalogue.Price | None, factor: float = 1) -> CostLine:
+    return _line(what, quantity, price, hourly=factor, once=0)
+
+
+def _once(what: str, quantity: float, price: catalogue.Price | None) -> CostLine:
+    return _line(what, quantity, price, hourly=0, once=1)
+
+
+def _line(what: str, quantity: float, price: catalogue.Price | None, *, hourly: float, once: float) -> CostLine:
+    usd = (price.usd or 0.0) if price else 0.0
+    return CostLine(
+        what=what,
+        quantity=round(quantity, 1),
+        unit_usd=usd,
+        usd_per_hour=quantity * usd * hourly,
+        usd_once=quantity * usd * once,
+        source="; ".join(price.sources) if price else "no price known",
+        as_of=price.as_of.isoformat() if price else "",
+    )

@@ -1,0 +1,265 @@
+"""Does it fit: workers on GPU nodes, weights and KV cache in GPU memory, everything else on the CPU pool.
+
+Every refusal carries the numbers. All of it is arithmetic on the catalogue; the scheduler decides in the end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from recipe.catalogue import GIB, CpuInstance, GpuInstance, Model
+from recipe.config import Recipe, Role
+from recipe.errors import Problem
+from recipe.plan import CpuUse, GpuMemory, Manifest, NodePlacement
+
+GPU_OVERHEAD_GIB: Final = 6.0
+"""CUDA context, NCCL, activations and CUDA graphs per GPU. An assumption of ours (docs/unverified.md)."""
+DEFAULT_MEMORY_FRACTION: Final = 0.90
+"""Of every recipe of upstream for vLLM (facts/dynamo.md §4)."""
+
+_QUANTITY: Final = {"m": 0.001, "": 1.0, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What the scheduler counts of a pod."""
+
+    name: str
+    cpu_millis: int
+    memory_mib: int
+
+
+# Requests of the add-ons' pods. EKS sets them inside the add-on, so these are round figures above what the projects' own
+# manifests ask (facts/dynamo.md §2 for the operator; the rest ours, docs/unverified.md).
+_PER_CPU_NODE: Final = Pod("aws-node, kube-proxy, pod-identity-agent, efs-csi-node", 300, 512)
+_CLUSTER_PODS: Final = (
+    Pod("coredns-0", 100, 70),
+    Pod("coredns-1", 100, 70),
+    Pod("efs-csi-controller-0", 100, 256),
+    Pod("efs-csi-controller-1", 100, 256),
+    Pod("dynamo-operator", 512, 1024),
+)
+_PER_GPU_NODE: Final = Pod("aws-node, kube-proxy, pod-identity-agent, efs-csi-node, device plugins", 500, 1024)
+
+
+def quantity(text: str | int | float) -> float:
+    """A Kubernetes quantity as a number: `500m` is 0.5, `2Gi` is 2147483648."""
+    raw = str(text)
+    digits = raw.rstrip("KMGTim")
+    return float(digits) * _QUANTITY[raw[len(digits) :]]
+
+
+# ── GPU memory ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def context_tokens(recipe: Recipe, model: Model, role: Role) -> int:
+    """Longest request the role's workers take, in tokens."""
+    return recipe.tuning(role).context_length or model.native_context_tokens
+
+
+def gpu_memory(recipe: Recipe, model: Model, instance: GpuInstance, role: Role) -> GpuMemory:
+    """Weights, overhead and what remains for the KV cache on each GPU of a worker."""
+    pool, tuning = recipe.workers[role], recipe.tuning(role)
+    usable = instance.gpu_memory_gib * (tuning.gpu_memory_fraction or DEFAULT_MEMORY_FRACTION)
+    weights = model.weight_gib / pool.tensor_parallel
+    kv = usable - weights - GPU_OVERHEAD_GIB
+    per_token = model.kv_bytes_per_token("fp8" if tuning.kv_cache_dtype == "fp8" else "bfloat16")
+    # Beyond one KV head per GPU the heads are replicated, so memory per GPU stops shrinking.
+    per_gpu = per_token / min(pool.tensor_parallel, model.kv_heads)
+    return GpuMemory(
+        role=role,
+        total_gib=round(instance.gpu_memory_gib, 2),
+        usable_gib=round(usable, 2),
+        weights_gib=round(weights, 2),
+        overhead_gib=GPU_OVERHEAD_GIB,
+        kv_gib=round(kv, 2),
+        kv_tokens=max(0, math.floor(kv * GIB / per_gpu)),
+    )
+
+
+def check_gpu_memory(recipe: Recipe, model: Model, instance: GpuInstance, memory: GpuMemory) -> list[Problem]:
+    """Weights that do not fit, or a KV cache that cannot hold one request of full length."""
+    role = memory.role
+    pool = recipe.workers[role]
+    path = f"workers.{role}.tensor_parallel"
+    used = f"{memory.weights_gib:.1f} GiB weights + {memory.overhead_gib:.0f} GiB overhead"
+    have = f"{memory.usable_gib:.1f} GiB usable of {memory.total_gib:.1f} per {instance.gpu.upper()}"
+    wider = [tp for tp in (2, 4, 8) if tp > pool.tensor_parallel and tp <= instance.gpus]
+    larger = f"tensor_parallel: {wider[0]} halves the weights per GPU" if wider else "a GPU with more memory"
+    if memory.kv_gib <= 0:
+        return [Problem(path, pool.tensor_parallel, f"weights do not fit: {used} > {have}", f"{larger}, or hardware.gpu: h200 or b200")]
+    context = context_tokens(recipe, model, role)
+    if memory.kv_tokens < context:
+        reason = f"the KV cache holds {memory.kv_tokens:,} tokens ({memory.kv_gib:.1f} GiB: {have}, {used}), less than one request of {context:,}"
+        return [Problem(path, pool.tensor_parallel, reason, f"{larger}; or engine_tuning.context_length at most {memory.kv_tokens}; or kv_cache_dtype: fp8")]
+    return []
+
+
+# ── GPU nodes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class _Room:
+    gpus: int
+    efa: int
+    cpu_millis: int
+    memory_mib: int
+    pods: int
+    workers: dict[Role, int]
+
+
+def place_workers(recipe: Recipe, instance: GpuInstance, efa: dict[Role, int]) -> tuple[tuple[NodePlacement, ...], list[Problem]]:
+    """Workers on as few whole nodes as their GPUs need, each role spread over them.
+
+    `efa`: devices per worker of each role. Returns the nodes and what does not fit (then the nodes are meaningless).
+    """
+    problems = [problem for role in recipe.workers for problem in _check_one_worker(recipe, instance, role)]
+    if problems:
+        return (), problems
+    gpus = sum(pool.replicas * pool.tensor_parallel for pool in recipe.workers.values())
+    count = math.ceil(gpus / instance.gpus)
+    nodes = [_empty(recipe, instance) for _ in range(count)]
+    # Largest first: sizes are powers of two, so GPUs then fill without gaps.
+    queue = sorted(
+        (role for role, pool in recipe.workers.items() for _ in range(pool.replicas)),
+        key=lambda role: (-recipe.workers[role].tensor_parallel, recipe.workers[role].replicas),
+    )
+    for role in queue:
+        pool = recipe.workers[role]
+        need = (pool.tensor_parallel, efa[role], pool.cpu * 1000, pool.memory_gib * 1024, 1)
+        free = [node for node in nodes if all(have >= want for have, want in zip(_free(node), need, strict=True))]
+        if not free:
+            return (), [_no_room(recipe, instance, role, count)]
+        # The node with the fewest of this role: prefill beside decode on every node, so no NIC carries one role only.
+        node = min(free, key=lambda candidate: (candidate.workers.get(role, 0), -candidate.gpus))
+        node.gpus, node.efa, node.cpu_millis, node.memory_mib, node.pods = (
+            have - want for have, want in zip(_free(node), need, strict=True)
+        )
+        node.workers[role] = node.workers.get(role, 0) + 1
+    return tuple(
+        NodePlacement(
+            node=f"gpu-{index}",
+            workers={role: node.workers[role] for role in recipe.workers if role in node.workers},
+            gpus_used=instance.gpus - node.gpus,
+            efa_used=instance.efa_devices - node.efa,
+        )
+        for index, node in enumerate(nodes)
+    ), []
+
+
+def _check_one_worker(recipe: Recipe, instance: GpuInstance, role: Role) -> list[Problem]:
+    pool = recipe.workers[role]
+    room = _empty(recipe, instance)
+    path = f"workers.{role}"
+    checks = (
+        ("tensor_parallel", pool.tensor_parallel, room.gpus, "GPUs"),
+        ("cpu", pool.cpu, room.cpu_millis // 1000, "allocatable CPUs"),
+        ("memory_gib", pool.memory_gib, room.memory_mib // 1024, "GiB of allocatable memory"),
+    )
+    problems = [
+        Problem(f"{path}.{key}", value, f"one {instance.name} has {limit} {unit}", f"at most {limit}")
+        for key, value, limit, unit in checks
+        if value > limit
+    ]
+    if pool.shared_memory_gib >= pool.memory_gib:
+        reason = f"/dev/shm counts against memory_gib ({pool.memory_gib})"
+        problems.append(Problem(f"{path}.shared_memory_gib", pool.shared_memory_gib, reason, "less than memory_gib; upstream uses 80"))
+    return problems
+
+
+def _empty(recipe: Recipe, instance: GpuInstance) -> _Room:
+    allocatable = instance.allocatable(recipe.hardware.root_disk_gib)
+    return _Room(
+        gpus=instance.gpus,
+        efa=instance.efa_devices,
+        cpu_millis=allocatable.cpu_millis - _PER_GPU_NODE.cpu_millis,
+        memory_mib=int(allocatable.memory_bytes / 2**20) - _PER_GPU_NODE.memory_mib,
+        pods=allocatable.pods,
+        workers={},
+    )
+
+
+def _free(node: _Room) -> tuple[int, ...]:
+    return (node.gpus, node.efa, node.cpu_millis, node.memory_mib, node.pods)
+
+
+def _no_room(recipe: Recipe, instance: GpuInstance, role: Role, count: int) -> Problem:
+    room = _empty(recipe, instance)
+    pool = recipe.workers[role]
+    per_node = instance.gpus // pool.tensor_parallel
+    reason = (
+        f"{per_node} workers share a {instance.name} with {room.cpu_millis // 1000} CPUs and {room.memory_mib // 1024} GiB allocatable; "
+        f"with cpu: {pool.cpu} and memory_gib: {pool.memory_gib} the {count} nodes that their GPUs need are too few"
+    )
+    fix = f"cpu at most {room.cpu_millis // 1000 // per_node} and memory_gib at most {room.memory_mib // 1024 // per_node}"
+    return Problem(f"workers.{role}", pool.replicas, reason, fix)
+
+
+# ── CPU nodes ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def pod_of(name: str, pod_spec: dict[str, Any]) -> Pod:
+    """Requests of a pod as the scheduler adds them up (limits where a request is missing)."""
+    cpu = memory = 0.0
+    for container in pod_spec["containers"]:
+        resources = container.get("resources", {})
+        asked = {**resources.get("limits", {}), **resources.get("requests", {})}
+        cpu += quantity(asked.get("cpu", 0))
+        memory += quantity(asked.get("memory", 0))
+    return Pod(name, math.ceil(cpu * 1000), math.ceil(memory / 2**20))
+
+
+def cpu_pods(jobs: Iterable[Manifest], graph: Manifest) -> list[Pod]:
+    """Every pod the CPU pool must hold: ours from their manifests, the platform's and the add-ons' from the table above.
+
+    Counted as if all ran at once: Jobs overlap with the frontend when only a part of the stack is replaced.
+    """
+    pods = [pod_of(job["metadata"]["name"], job["spec"]["template"]["spec"]) for job in jobs]
+    for component in graph["spec"]["components"]:
+        if component["type"] == "frontend":
+            spec = component["podTemplate"]["spec"]
+            pods += [pod_of(f"{component['name']}-{index}", spec) for index in range(component["replicas"])]
+    return [*pods, *_CLUSTER_PODS]
+
+
+def place_on_cpu(recipe: Recipe, instance: CpuInstance, pods: Sequence[Pod]) -> tuple[tuple[CpuUse, ...], list[Problem]]:
+    """First fit, largest first, on the CPU pool's nodes. Returns the nodes and what does not fit."""
+    pool = recipe.hardware.cpu
+    allocatable = instance.allocatable(pool.disk_gib)
+    millis, mib = allocatable.cpu_millis, int(allocatable.memory_bytes / 2**20)
+    placed: list[list[Pod]] = [[_PER_CPU_NODE] for _ in range(pool.nodes)]
+    problems: list[Problem] = []
+    for pod in sorted(pods, key=lambda pod: max(pod.cpu_millis / millis, pod.memory_mib / mib), reverse=True):
+        for node in placed:
+            if _cpu(node) + pod.cpu_millis <= millis and _memory(node) + pod.memory_mib <= mib:
+                node.append(pod)
+                break
+        else:
+            reason = (
+                f"{pod.name} ({pod.cpu_millis / 1000:g} CPU, {pod.memory_mib / 1024:.1f} GiB) fits none of {pool.nodes} × {instance.name} "
+                f"({millis / 1000:.2f} CPU, {mib / 1024:.1f} GiB allocatable each) beside the rest"
+            )
+            problems.append(Problem("hardware.cpu", instance.name, reason, "a larger hardware.cpu.instance_type or more hardware.cpu.nodes"))
+    uses = tuple(
+        CpuUse(
+            node=f"cpu-{index}",
+            pods=tuple(pod.name for pod in node),
+            cpu_millis=_cpu(node),
+            cpu_millis_allocatable=millis,
+            memory_mib=_memory(node),
+            memory_mib_allocatable=mib,
+        )
+        for index, node in enumerate(placed)
+    )
+    return uses, problems
+
+
+def _cpu(pods: Sequence[Pod]) -> int:
+    return sum(pod.cpu_millis for pod in pods)
+
+
+def _memory(pods: Sequence[Pod]) -> int:
+    return sum(pod.memory_mib for pod in pods)

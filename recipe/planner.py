@@ -1,0 +1,509 @@
+"""Recipe → Plan. Everything that can be wrong is found here, all at once, before anyone pays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+from recipe import catalogue
+from recipe.catalogue import CpuInstance, DynamoVersions, GpuInstance, KubernetesVersion, Model
+from recipe.config import PROJECT, ROLES, Access, Capacity, CapacityBlock, Odcr, Recipe, Role, Spot
+from recipe.constants import CPU_POOL, GPU_TOLERATION, PLATFORM_NAMESPACE, POOL_LABEL, STACK_LABEL
+from recipe.cost import gpu_price, make_cost
+from recipe.engines import engine_for
+from recipe.errors import Problem, RecipeError, suggest
+from recipe.kv_transfer import kv_transfer
+from recipe.names import check_stack, digest, make_names
+from recipe.network import make_network, service_cidr
+from recipe.objects import RenderContext, build_objects
+from recipe.placement import check_gpu_memory, context_tokens, cpu_pods, gpu_memory, place_on_cpu, place_workers
+from recipe.plan import (
+    ChartPlan,
+    ClaimPlan,
+    ClusterPlan,
+    Cost,
+    GpuMemory,
+    GpuPool,
+    ModelPlan,
+    Names,
+    NodePool,
+    Objects,
+    Placement,
+    Plan,
+    StoragePlan,
+    WorkerPlan,
+)
+from recipe.weights import snapshot_path
+
+PLACEHOLDER_ACCOUNT: Final = "123456789012"
+"""AWS' own example account (IAM user guide)."""
+PLACEHOLDER_CIDR: Final = "203.0.113.0/24"
+"""TEST-NET-3, reserved for documentation (RFC 5737)."""
+PLACEHOLDER_RESERVATION: Final = "cr-0123456789abcdef0"
+
+MODEL_MOUNT: Final = "/model-cache"
+COMPILATION_MOUNT: Final = "/compilation-cache"
+PERF_MOUNT: Final = "/perf-cache"
+CACHE_UID: Final = 1000
+"""Owner of everything on the caches: the access points squash every writer to it, and engine images run as it (facts/dynamo.md §5.1)."""
+
+_LOG_TYPES: Final = ("api", "audit", "authenticator", "controllerManager", "scheduler")
+_RAID0_NODE_CONFIG: Final = """\
+MIME-Version: 1.0
+Content-Type: multipart/mixed; boundary="BOUNDARY"
+
+--BOUNDARY
+Content-Type: application/node.eks.aws
+
+apiVersion: node.eks.aws/v1alpha1
+kind: NodeConfig
+spec:
+  instance:
+    localStorage:
+      strategy: RAID0
+
+--BOUNDARY--
+"""
+"""nodeadm joins the instance-store disks and puts images, pods and logs there (facts/aws.md §5)."""
+
+Entry = TypeVar("Entry")
+
+
+def make_plan(stack: str, recipe: Recipe, *, placeholders: bool = False) -> Plan:
+    """The plan of `recipe` for `stack`. Raises RecipeError with every problem found.
+
+    `placeholders`: what only the user knows may be unset; documentation values then stand in its place and the plan lists
+    their paths. Without it, each unset value is a problem with the command that sets it.
+    """
+    problems = check_stack(stack)
+    recipe, filled, missing = _fill_in(stack, recipe)
+    if not placeholders:
+        problems += missing
+    problems += _check_recipe(recipe)
+    chosen = _choose(recipe, problems)
+    if problems or chosen is None:
+        raise RecipeError(problems, stack)
+    return _Planner(stack, recipe, filled, chosen).plan()
+
+
+# ── what only the user knows ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _fill_in(stack: str, recipe: Recipe) -> tuple[Recipe, tuple[str, ...], list[Problem]]:
+    """The recipe with documentation values where the user's are unset, their paths, and the problem each would be."""
+    access, capacity = recipe.access, recipe.hardware.capacity
+    filled: dict[str, str] = {}
+    command = f"pulumi config set -s {stack} --path"
+    if access.account_id is None:
+        filled["access.account_id"] = f"{command} recipe.access.account_id \"$(aws sts get-caller-identity --query Account --output text)\""
+        access = access.model_copy(update={"account_id": PLACEHOLDER_ACCOUNT})
+    if access.zone_id is None and access.region in catalogue.REGIONS:
+        zone = next(zone.id for zone in catalogue.zones(access.region) if zone.eks)
+        filled["access.zone_id"] = f"{command} recipe.access.zone_id {zone}    # the AZ id where your capacity is"
+        access = access.model_copy(update={"zone_id": zone})
+    if not access.endpoint_cidrs:
+        filled["access.endpoint_cidrs"] = f"{command} 'recipe.access.endpoint_cidrs[0]' \"$(curl -s https://checkip.amazonaws.com)/32\""
+        access = access.model_copy(update={"endpoint_cidrs": (PLACEHOLDER_CIDR,)})
+    if isinstance(capacity, Odcr | CapacityBlock) and capacity.reservation_id is None:
+        filled["hardware.capacity.reservation_id"] = f"{command} recipe.hardware.capacity.reservation_id cr-…"
+        capacity = capacity.model_copy(update={"reservation_id": PLACEHOLDER_RESERVATION})
+    hardware = recipe.hardware.model_copy(update={"capacity": capacity})
+    missing = [Problem(path, None, "not set: only you know it", fix) for path, fix in filled.items()]
+    return recipe.model_copy(update={"access": access, "hardware": hardware}), tuple(filled), missing
+
+
+# ── what needs more than one key to judge ────────────────────────────────────────────────────────────────────────────
+
+
+def _check_recipe(recipe: Recipe) -> list[Problem]:
+    return [*_check_pools(recipe), *_check_zone(recipe.access), *_check_capacity(recipe)]
+
+
+def _check_pools(recipe: Recipe) -> list[Problem]:
+    problems: list[Problem] = []
+    wanted = ROLES[recipe.mode]
+    if set(recipe.workers) != set(wanted):
+        reason = f"mode {recipe.mode} has the pools {' and '.join(wanted)}"
+        problems.append(Problem("workers", sorted(recipe.workers), reason, f"give exactly: {', '.join(wanted)}"))
+    for role, pool in recipe.workers.items():
+        if pool.tensor_parallel % pool.expert_parallel:
+            reason = f"does not divide tensor_parallel {pool.tensor_parallel}"
+            problems.append(Problem(f"workers.{role}.expert_parallel", pool.expert_parallel, reason, "1, or a divisor of tensor_parallel"))
+        if pool.tuning.block_size is not None:
+            reason = "the router counts in the same blocks for all pools"
+            problems.append(Problem(f"workers.{role}.tuning.block_size", pool.tuning.block_size, reason, "set engine_tuning.block_size"))
+    if recipe.router.mode != "kv":
+        problems += [
+            Problem(f"router.{key}", value, f"has no effect with mode {recipe.router.mode}", "remove it, or router.mode: kv")
+            for key, value in (("overlap_credit", recipe.router.overlap_credit), ("temperature", recipe.router.temperature))
+            if value is not None
+        ]
+    return problems
+
+
+def _check_zone(access: Access) -> list[Problem]:
+    if access.region not in catalogue.REGIONS:
+        return [Problem("access.region", access.region, "not a region the catalogue has zones for", suggest(access.region, catalogue.REGIONS))]
+    if access.zone_id is None:
+        return []
+    here = [zone.id for zone in catalogue.zones(access.region) if zone.eks]
+    if access.zone_id in here:
+        return []
+    try:
+        other = catalogue.region_of(access.zone_id)
+    except catalogue.UnknownName:
+        other = None
+    if other == access.region:
+        reason = "EKS does not take this zone"
+    elif other:
+        reason = f"a zone of {other}, but access.region is {access.region}"
+    else:
+        reason = f"no known zone of {access.region}"
+    return [Problem("access.zone_id", access.zone_id, reason, f"one of {', '.join(here)}" + (f", or access.region: {other}" if other else ""))]
+
+
+def _check_capacity(recipe: Recipe) -> list[Problem]:
+    hardware = recipe.hardware
+    problems: list[Problem] = []
+    if isinstance(hardware.capacity, Spot) and recipe.mode == "disagg" and not hardware.capacity.accept_interruption:
+        reason = "an interruption takes away a pool the other one cannot do without"
+        problems.append(Problem("hardware.capacity.kind", "spot", reason, "on-demand, or capacity.accept_interruption: true"))
+    if hardware.placement_group and not _wants_placement_group(hardware.capacity, None):
+        reason = f"with {hardware.capacity.kind} a placement group makes launches fail (InsufficientInstanceCapacity)"
+        problems.append(Problem("hardware.placement_group", True, reason, "leave it unset"))
+    return problems
+
+
+def _wants_placement_group(capacity: Capacity, setting: bool | None) -> bool:
+    return capacity.kind == "on-demand" if setting is None else setting
+
+
+# ── what the catalogue knows ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    model: Model
+    gpu: GpuInstance
+    cpu: CpuInstance
+    versions: DynamoVersions
+    kubernetes: KubernetesVersion
+
+
+def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
+    """Catalogue entries the recipe names. Adds a problem for each unknown or unfitting one; None where one is missing."""
+    hardware = recipe.hardware
+    model = _look_up(problems, "model", catalogue.model, recipe.model)
+    cpu = _look_up(problems, "hardware.cpu.instance_type", catalogue.cpu_instance, hardware.cpu.instance_type)
+    dynamo = recipe.versions.dynamo or catalogue.DYNAMO_DEFAULT
+    kubernetes_name = recipe.versions.kubernetes or catalogue.KUBERNETES_DEFAULT
+    versions = _look_up(problems, "versions.dynamo", catalogue.versions, dynamo)
+    kubernetes = _look_up(problems, "versions.kubernetes", catalogue.kubernetes, kubernetes_name)
+    if versions and kubernetes:
+        problems += [
+            Problem("versions", f"{dynamo} on {kubernetes_name}", reason, "leave both unset for the pair in the catalogue")
+            for reason in catalogue.check(dynamo, kubernetes_name, driver=kubernetes.gpu_ami.driver)
+        ]
+    fitting = catalogue.gpu_instances(gpu=hardware.gpu)
+    gpu: GpuInstance | None = fitting[0]
+    if hardware.instance_type:
+        gpu = _look_up(problems, "hardware.instance_type", catalogue.gpu_instance, hardware.instance_type)
+        if gpu and gpu.gpu != hardware.gpu:
+            known = ", ".join(instance.name for instance in fitting)
+            problems.append(Problem("hardware.instance_type", gpu.name, f"has {gpu.gpu}, but hardware.gpu is {hardware.gpu}", f"one of {known}"))
+    problems += engine_for(recipe.engine)[1]
+    if model:
+        problems += _check_model(recipe, model)
+    if not (model and gpu and cpu and versions and kubernetes):
+        return None
+    return _Chosen(model, gpu, cpu, versions, kubernetes)
+
+
+def _look_up(problems: list[Problem], path: str, table: Callable[[str], Entry], name: str) -> Entry | None:
+    try:
+        return table(name)
+    except catalogue.UnknownName as unknown:
+        problems.append(Problem(path, name, "not in the catalogue", suggest(name, unknown.known)))
+        return None
+
+
+def _check_model(recipe: Recipe, model: Model) -> list[Problem]:
+    problems: list[Problem] = []
+    for role, pool in recipe.workers.items():
+        path = f"workers.{role}"
+        if model.attention_heads % pool.tensor_parallel:
+            reason = f"{model.id} has {model.attention_heads} attention heads, which it does not divide"
+            problems.append(Problem(f"{path}.tensor_parallel", pool.tensor_parallel, reason, "1, 2, 4 or 8 where they divide"))
+        if pool.expert_parallel > 1 and not model.is_moe:
+            problems.append(Problem(f"{path}.expert_parallel", pool.expert_parallel, f"{model.id} has no experts", "1"))
+        context = context_tokens(recipe, model, role)
+        if context > model.yarn_context_tokens:
+            reason = f"{model.id} goes to {model.yarn_context_tokens} tokens with YaRN"
+            problems.append(Problem("engine_tuning.context_length", context, reason, f"at most {model.yarn_context_tokens}"))
+    if model.gated and not recipe.weights.token:
+        problems.append(Problem("weights.token", False, f"{model.id} is gated", "weights.token: true and `pulumi config set --secret hfToken`"))
+    return problems
+
+
+# ── the plan ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _Planner:
+    """Puts the plan together from a recipe that is complete and whose names are known."""
+
+    def __init__(self, stack: str, recipe: Recipe, filled: tuple[str, ...], chosen: _Chosen) -> None:
+        self.stack, self.recipe, self.filled, self.chosen = stack, recipe, filled, chosen
+        self.names = make_names(stack, recipe.deployment_id)
+        self.revision = recipe.weights.revision or chosen.model.revision
+        self.snapshot = snapshot_path(MODEL_MOUNT, chosen.model.id, self.revision)
+
+    def plan(self) -> Plan:
+        recipe, chosen = self.recipe, self.chosen
+        problems: list[Problem] = []
+        memory = {role: gpu_memory(recipe, chosen.model, chosen.gpu, role) for role in recipe.workers}
+        for one in memory.values():
+            problems += check_gpu_memory(recipe, chosen.model, chosen.gpu, one)
+        efa = {role: self._efa(role) for role in recipe.workers}
+        gpu_nodes, unplaced = place_workers(recipe, chosen.gpu, efa)
+        problems += unplaced
+        workers, storage = self._workers(memory, efa), self._storage()
+        objects = self._objects(workers, storage)
+        jobs = (objects.weights_job, objects.admission_job, objects.readiness_job)
+        cpu_nodes, unplaced = place_on_cpu(recipe, chosen.cpu, cpu_pods(jobs, objects.graph))
+        problems += unplaced
+        cost = make_cost(recipe, chosen.model, chosen.gpu, len(gpu_nodes), chosen.cpu)
+        if cost.usd_per_hour > recipe.budget.usd_per_hour:
+            reason = f"the stack costs ${cost.usd_per_hour:.2f} an hour"
+            problems.append(Problem("budget.usd_per_hour", recipe.budget.usd_per_hour, reason, "raise the cap, or ask for less"))
+        if problems:
+            raise RecipeError(problems, self.stack)
+        network = make_network(recipe.access.vpc_cidr, _set(recipe.access.zone_id))
+        return Plan(
+            stack=self.stack,
+            recipe=recipe,
+            placeholders=self.filled,
+            names=self.names,
+            tags=self._tags(),
+            versions=self._versions(),
+            model=ModelPlan(
+                id=chosen.model.id, revision=self.revision, weight_bytes=chosen.model.weight_bytes, snapshot_path=self.snapshot
+            ),
+            network=network,
+            cluster=self._cluster(),
+            cpu_pool=self._cpu_pool(),
+            gpu_pool=self._gpu_pool(len(gpu_nodes)),
+            storage=storage,
+            platform=self._platform(),
+            devices=self._devices(),
+            workers=workers,
+            placement=Placement(gpu_nodes=gpu_nodes, cpu_nodes=cpu_nodes, gpu_memory=tuple(memory.values())),
+            cost=cost,
+            warnings=self._warnings(),
+            objects=objects,
+            images=_images(objects),
+        )
+
+    def _efa(self, role: Role) -> int:
+        bundle = kv_transfer(self.recipe, role, self.chosen.gpu)
+        return bundle.efa if bundle else 0
+
+    def _workers(self, memory: dict[Role, GpuMemory], efa: dict[Role, int]) -> tuple[WorkerPlan, ...]:
+        return tuple(
+            WorkerPlan(
+                role=role,
+                component=role,
+                replicas=pool.replicas,
+                tensor_parallel=pool.tensor_parallel,
+                expert_parallel=pool.expert_parallel,
+                gpus=pool.tensor_parallel,
+                efa=efa[role],
+                image=self.chosen.versions.runtime_image(self.recipe.engine, efa=efa[role] > 0),
+                kv_cache_tokens=memory[role].kv_tokens,
+            )
+            for role, pool in self.recipe.workers.items()
+        )
+
+    def _storage(self) -> StoragePlan:
+        sizes = self.recipe.storage
+        return StoragePlan(
+            throughput_mode="elastic",
+            uid=CACHE_UID,
+            gid=CACHE_UID,
+            claims=(
+                ClaimPlan(purpose="model", name="model-cache", path="/model", size_gib=sizes.model_gib, mount=MODEL_MOUNT),
+                ClaimPlan(
+                    purpose="compilation",
+                    name="compilation-cache",
+                    path="/compilation",
+                    size_gib=sizes.compilation_gib,
+                    mount=COMPILATION_MOUNT,
+                ),
+                ClaimPlan(purpose="perf", name="perf-cache", path="/perf", size_gib=sizes.perf_gib, mount=PERF_MOUNT),
+            ),
+        )
+
+    def _objects(self, workers: tuple[WorkerPlan, ...], storage: StoragePlan) -> Objects:
+        return build_objects(
+            RenderContext(
+                stack=self.stack,
+                recipe=self.recipe,
+                names=self.names,
+                labels={STACK_LABEL: self.names.prefix},
+                model=self.chosen.model,
+                gpu=self.chosen.gpu,
+                revision=self.revision,
+                snapshot_path=self.snapshot,
+                versions=self.chosen.versions,
+                workers=workers,
+                storage=storage,
+            )
+        )
+
+    def _tags(self) -> dict[str, str]:
+        # Nothing that changes with time: a tag that changed on each run would make every `up` an update of everything.
+        return {
+            "project": PROJECT,
+            "stack": self.stack,
+            "deployment": self.recipe.deployment_id,
+            "owner": self.recipe.owner,
+            "ttl-hours": str(self.recipe.budget.ttl_hours),
+        }
+
+    def _versions(self) -> dict[str, str]:
+        chosen = self.chosen
+        engine = chosen.versions.engines[self.recipe.engine]
+        return {
+            "dynamo": chosen.versions.dynamo,
+            self.recipe.engine: engine.version,
+            "nixl": engine.nixl,
+            "cuda": engine.cuda,
+            "kubernetes": chosen.kubernetes.version,
+            "gpu_ami": f"{chosen.kubernetes.gpu_ami.type} {self._gpu_release() or 'newest'}",
+            "cpu_ami": f"{chosen.kubernetes.cpu_ami.type} {chosen.kubernetes.cpu_ami.release or 'newest'}",
+        } | {chart.release: chart.version for chart in (self._platform(), *self._devices())}
+
+    def _cluster(self) -> ClusterPlan:
+        access = self.recipe.access
+        services = service_cidr(access.vpc_cidr)
+        zones = (_set(access.zone_id), catalogue.second_zone(_set(access.zone_id)))
+        # Not among them: version, endpoint CIDRs, log types - EKS changes those in place.
+        create_only = (self.names.cluster, access.region, _set(access.account_id), access.vpc_cidr, services, *zones)
+        return ClusterPlan(
+            version=self.chosen.kubernetes.version,
+            endpoint_cidrs=access.endpoint_cidrs or (),
+            service_cidr=services,
+            log_types=_LOG_TYPES,
+            log_retention_days=14,
+            admin_principals=access.admin_principals,
+            identifier=f"{self.names.cluster}-{digest(' '.join(create_only))}",
+        )
+
+    def _cpu_pool(self) -> NodePool:
+        pool, ami = self.recipe.hardware.cpu, self.chosen.kubernetes.cpu_ami
+        return NodePool(
+            instance_type=pool.instance_type,
+            count=pool.nodes,
+            ami_type=ami.type,
+            ami_release=ami.release,
+            disk_gib=pool.disk_gib,
+            labels={POOL_LABEL: CPU_POOL},
+            user_data=None,
+            create_timeout_minutes=30,
+        )
+
+    def _gpu_release(self) -> str | None:
+        return self.recipe.hardware.ami_release or self.chosen.kubernetes.gpu_ami.release
+
+    def _gpu_pool(self, nodes: int) -> GpuPool:
+        hardware, gpu = self.recipe.hardware, self.chosen.gpu
+        block = hardware.capacity.kind == "capacity-block"
+        return GpuPool(
+            instance_type=gpu.name,
+            count=nodes,
+            ami_type=self.chosen.kubernetes.gpu_ami.type,
+            ami_release=self._gpu_release(),
+            disk_gib=hardware.root_disk_gib,
+            # The NVIDIA plugin's chart selects on gpu.present; nodeadm sets it too, but the plan does not depend on that.
+            labels={POOL_LABEL: self.names.prefix, "nvidia.com/gpu.present": "true"},
+            user_data=_RAID0_NODE_CONFIG,
+            create_timeout_minutes=hardware.create_timeout_minutes,
+            nics=gpu.network_interfaces(hardware.nic_layout),
+            capacity_type="CAPACITY_BLOCK" if block else "SPOT" if hardware.capacity.kind == "spot" else "ON_DEMAND",
+            market_type="capacity-block" if block else None,
+            reservation_id=getattr(hardware.capacity, "reservation_id", None),
+            placement_group=_wants_placement_group(hardware.capacity, hardware.placement_group),
+        )
+
+    def _platform(self) -> ChartPlan:
+        chart = self.chosen.versions.platform_chart
+        # Off by default in this chart version; said here so that a chart bump cannot switch them on unseen.
+        off = {name: {"install": False} for name in ("etcd", "nats", "grove", "kai-scheduler", "snapshot")}
+        return ChartPlan(
+            release="dynamo-platform",
+            chart=chart.name,
+            repository=chart.repository,
+            version=chart.version,
+            namespace=PLATFORM_NAMESPACE,
+            values={"global": off},
+            timeout_seconds=900,  # upstream's own Terraform for EKS (facts/dynamo.md §2)
+        )
+
+    def _devices(self) -> tuple[ChartPlan, ...]:
+        nvidia, efa = catalogue.NVIDIA_DEVICE_PLUGIN, catalogue.EFA_DEVICE_PLUGIN
+        values: dict[str, Any] = {"tolerations": [GPU_TOLERATION]}
+        charts = [("nvidia-device-plugin", nvidia), ("aws-efa-k8s-device-plugin", efa)]
+        return tuple(
+            ChartPlan(
+                release=release,
+                chart=chart.name,
+                repository=chart.repository,
+                version=chart.version,
+                namespace="kube-system",
+                values=values,
+                timeout_seconds=300,
+            )
+            for release, chart in charts
+        )
+
+    def _warnings(self) -> tuple[str, ...]:
+        recipe, chosen = self.recipe, self.chosen
+        warnings = [f"{path} is a documentation placeholder" for path in self.filled]
+        price = gpu_price(recipe, chosen.gpu)
+        if price is None or price.usd is None:
+            warnings.append(f"no price known for {chosen.gpu.name} ({recipe.hardware.capacity.kind}): the totals leave the GPUs out")
+        if recipe.access.region != catalogue.PRICE_REGION:
+            warnings.append(f"prices are those of {catalogue.PRICE_REGION}, the stack is in {recipe.access.region}")
+        if recipe.hardware.capacity.kind == "spot":
+            warnings.append("spot has no list price: the on-demand price stands for it")
+        if recipe.hardware.capacity.kind == "capacity-block":
+            warnings.append("a Capacity Block is paid up front: destroying early saves nothing of it")
+        if not recipe.weights.wait:
+            warnings.append("weights.wait is false: GPU nodes may idle while the weights download")
+        if self._gpu_release() is None:
+            warnings.append("no AMI release is pinned for the GPU nodes: set hardware.ami_release (docs/unverified.md has the command)")
+        idle = self._idle_gpus()
+        if idle:
+            warnings.append(f"{idle} GPUs are paid for and not used: whole nodes have {chosen.gpu.gpus} each")
+        return tuple(warnings)
+
+    def _idle_gpus(self) -> int:
+        used = sum(pool.replicas * pool.tensor_parallel for pool in self.recipe.workers.values())
+        return -used % self.chosen.gpu.gpus
+
+
+def _images(objects: Objects) -> dict[str, str]:
+    """Image by what runs it: the graph's components and the Jobs."""
+    images = {
+        component["name"]: component["podTemplate"]["spec"]["containers"][0]["image"] for component in objects.graph["spec"]["components"]
+    }
+    job = objects.weights_job["spec"]["template"]["spec"]["containers"][0]["image"]
+    return images | {"jobs": job}
+
+
+def _set(value: str | None) -> str:
+    assert value is not None, "filled in before planning"
+    return value
+
+
+__all__ = ["Cost", "Names", "make_plan"]
