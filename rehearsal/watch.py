@@ -1,0 +1,48 @@
+"""Ending with one's parent. A kill -9 sends children nothing, and the engine puts its plugins into process groups of
+their own, so whoever must not outlive another process has to look for itself.
+
+Standard library and psutil only: the language host imports this before anything slow.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import psutil
+
+_POLL_SECONDS = 0.25
+
+
+def end_with(pid: int, on_end: Callable[[], None] = lambda: os._exit(0)) -> None:
+    """Call `on_end` (default: exit at once, quietly) within about a quarter of a second of process `pid` ending."""
+    try:
+        watched = psutil.Process(pid)
+        watched.create_time()  # pins the identity: a reused pid is another process
+    except psutil.NoSuchProcess:
+        on_end()
+        return
+
+    def watch() -> None:
+        while alive(watched):
+            time.sleep(_POLL_SECONDS)
+        on_end()
+
+    threading.Thread(target=watch, name=f"end-with-{pid}", daemon=True).start()
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it runs; a zombie counts as ended."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def quiet_signals() -> None:
+    """Leave Ctrl-C to the engine (it goes to the whole foreground group, and the engine finishes what is in flight);
+    end at once and without a word on SIGTERM and SIGHUP."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: os._exit(0))
