@@ -67,15 +67,21 @@ def _vpc_cidr(value: str) -> str:
 
 
 AccountId = Annotated[
-    str, BeforeValidator(_account), _matching(r"\d{12}", "an AWS account id has 12 digits", "aws sts get-caller-identity")
+    str,
+    BeforeValidator(_account),
+    _matching(r"\d{12}", "an AWS account id has 12 digits", "aws sts get-caller-identity"),
 ]
 EndpointCidr = Annotated[str, AfterValidator(_ipv4_cidr)]
 VpcCidr = Annotated[str, AfterValidator(_vpc_cidr)]
 ZoneId = Annotated[
     str,
-    _matching(r"[a-z]{2,5}\d-az\d", "not an AZ id", "an AZ id looks like use2-az1 (names like us-east-2a differ per account)"),
+    _matching(
+        r"[a-z]{2,5}\d-az\d", "not an AZ id", "an AZ id looks like use2-az1 (names like us-east-2a differ per account)"
+    ),
 ]
-ReservationId = Annotated[str, _matching(r"cr-[0-9a-f]{8,17}", "not a capacity reservation id", "it looks like cr-0123456789abcdef0")]
+ReservationId = Annotated[
+    str, _matching(r"cr-[0-9a-f]{8,17}", "not a capacity reservation id", "it looks like cr-0123456789abcdef0")
+]
 PrincipalArn = Annotated[
     str,
     _matching(
@@ -86,9 +92,15 @@ PrincipalArn = Annotated[
 ]
 DeploymentId = Annotated[
     str,
-    _matching(r"[a-z][a-z0-9]{0,7}", "1 to 8 lower-case letters and digits, a letter first", "for example main, or your initials"),
+    _matching(
+        r"[a-z][a-z0-9]{0,7}",
+        "1 to 8 lower-case letters and digits, a letter first",
+        "for example main, or your initials",
+    ),
 ]
-Revision = Annotated[str, _matching(r"[0-9a-f]{40}", "not a commit hash", "the 40 hex digits of a commit: a branch name moves")]
+Revision = Annotated[
+    str, _matching(r"[0-9a-f]{40}", "not a commit hash", "the 40 hex digits of a commit: a branch name moves")
+]
 Parallelism = Literal[1, 2, 4, 8]
 
 GpuKind = Literal["h100", "h200", "b200"]
@@ -363,7 +375,9 @@ class Recipe(Frozen):
 def parse(raw: Any, source: str = "recipe") -> Recipe:
     """`raw` (plain data from YAML or JSON) as a Recipe. Raises RecipeError with every problem found."""
     if not isinstance(raw, dict):
-        problem = Problem(RECIPE_KEY, raw, "not an object", f"the stack file needs config: {PROJECT}:{RECIPE_KEY}: with keys below it")
+        problem = Problem(
+            RECIPE_KEY, raw, "not an object", f"the stack file needs config: {PROJECT}:{RECIPE_KEY}: with keys below it"
+        )
         raise RecipeError([problem], source)
     try:
         return Recipe.model_validate(raw)

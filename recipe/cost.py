@@ -56,8 +56,6 @@ def make_cost(recipe: Recipe, model: Model, gpu: GpuInstance, gpu_nodes: int, cp
     )
 
 
-
-
 def _hourly(what: str, quantity: float, price: catalogue.Price | None, factor: float = 1) -> CostLine:
     return _line(what, quantity, price, hourly=factor, once=0)
 

@@ -76,7 +76,9 @@ def _problem(details: ErrorDetails, known_keys: dict[str, tuple[str, ...]]) -> P
             return Problem(path, None, "required, but missing", f"add {location[-1]}: to the stack file")
         case "literal_error" | "enum" | "union_tag_invalid":
             context = details.get("ctx", {})
-            allowed = str(context.get("expected") or context.get("expected_tags", "")).replace("'", "").replace(" or ", ", ")
+            allowed = (
+                str(context.get("expected") or context.get("expected_tags", "")).replace("'", "").replace(" or ", ", ")
+            )
             names = [name.strip() for name in allowed.split(",") if name.strip()]
             given = str(context.get("tag", value))
             return Problem(path, value, f"{given!r} is not one of the choices", suggest(given, names))

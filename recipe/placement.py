@@ -90,11 +90,25 @@ def check_gpu_memory(recipe: Recipe, model: Model, instance: GpuInstance, memory
     wider = [tp for tp in (2, 4, 8) if tp > pool.tensor_parallel and tp <= instance.gpus]
     larger = f"tensor_parallel: {wider[0]} halves the weights per GPU" if wider else "a GPU with more memory"
     if memory.kv_gib <= 0:
-        return [Problem(path, pool.tensor_parallel, f"weights do not fit: {used} > {have}", f"{larger}, or hardware.gpu: h200 or b200")]
+        return [
+            Problem(
+                path,
+                pool.tensor_parallel,
+                f"weights do not fit: {used} > {have}",
+                f"{larger}, or hardware.gpu: h200 or b200",
+            )
+        ]
     context = context_tokens(recipe, model, role)
     if memory.kv_tokens < context:
         reason = f"the KV cache holds {memory.kv_tokens:,} tokens ({memory.kv_gib:.1f} GiB: {have}, {used}), less than one request of {context:,}"
-        return [Problem(path, pool.tensor_parallel, reason, f"{larger}; or engine_tuning.context_length at most {memory.kv_tokens}; or kv_cache_dtype: fp8")]
+        return [
+            Problem(
+                path,
+                pool.tensor_parallel,
+                reason,
+                f"{larger}; or engine_tuning.context_length at most {memory.kv_tokens}; or kv_cache_dtype: fp8",
+            )
+        ]
     return []
 
 
@@ -111,7 +125,9 @@ class _Room:
     workers: dict[Role, int]
 
 
-def place_workers(recipe: Recipe, instance: GpuInstance, efa: dict[Role, int]) -> tuple[tuple[NodePlacement, ...], list[Problem]]:
+def place_workers(
+    recipe: Recipe, instance: GpuInstance, efa: dict[Role, int]
+) -> tuple[tuple[NodePlacement, ...], list[Problem]]:
     """Workers on as few whole nodes as their GPUs need, each role spread over them.
 
     `efa`: devices per worker of each role. Returns the nodes and what does not fit (then the nodes are meaningless).
@@ -166,7 +182,11 @@ def _check_one_worker(recipe: Recipe, instance: GpuInstance, role: Role) -> list
     ]
     if pool.shared_memory_gib >= pool.memory_gib:
         reason = f"/dev/shm counts against memory_gib ({pool.memory_gib})"
-        problems.append(Problem(f"{path}.shared_memory_gib", pool.shared_memory_gib, reason, "less than memory_gib; upstream uses 80"))
+        problems.append(
+            Problem(
+                f"{path}.shared_memory_gib", pool.shared_memory_gib, reason, "less than memory_gib; upstream uses 80"
+            )
+        )
     return problems
 
 
@@ -225,7 +245,9 @@ def cpu_pods(jobs: Iterable[Manifest], graph: Manifest) -> list[Pod]:
     return [*pods, *_CLUSTER_PODS]
 
 
-def place_on_cpu(recipe: Recipe, instance: CpuInstance, pods: Sequence[Pod]) -> tuple[tuple[CpuUse, ...], list[Problem]]:
+def place_on_cpu(
+    recipe: Recipe, instance: CpuInstance, pods: Sequence[Pod]
+) -> tuple[tuple[CpuUse, ...], list[Problem]]:
     """First fit, largest first, on the CPU pool's nodes. Returns the nodes and what does not fit."""
     pool = recipe.hardware.cpu
     allocatable = instance.allocatable(pool.disk_gib)
@@ -242,7 +264,14 @@ def place_on_cpu(recipe: Recipe, instance: CpuInstance, pods: Sequence[Pod]) -> 
                 f"{pod.name} ({pod.cpu_millis / 1000:g} CPU, {pod.memory_mib / 1024:.1f} GiB) fits none of {pool.nodes} × {instance.name} "
                 f"({millis / 1000:.2f} CPU, {mib / 1024:.1f} GiB allocatable each) beside the rest"
             )
-            problems.append(Problem("hardware.cpu", instance.name, reason, "a larger hardware.cpu.instance_type or more hardware.cpu.nodes"))
+            problems.append(
+                Problem(
+                    "hardware.cpu",
+                    instance.name,
+                    reason,
+                    "a larger hardware.cpu.instance_type or more hardware.cpu.nodes",
+                )
+            )
     uses = tuple(
         CpuUse(
             node=f"cpu-{index}",

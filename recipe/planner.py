@@ -96,14 +96,18 @@ def _fill_in(stack: str, recipe: Recipe) -> tuple[Recipe, tuple[str, ...], list[
     filled: dict[str, str] = {}
     command = f"pulumi config set -s {stack} --path"
     if access.account_id is None:
-        filled["access.account_id"] = f"{command} recipe.access.account_id \"$(aws sts get-caller-identity --query Account --output text)\""
+        filled["access.account_id"] = (
+            f'{command} recipe.access.account_id "$(aws sts get-caller-identity --query Account --output text)"'
+        )
         access = access.model_copy(update={"account_id": PLACEHOLDER_ACCOUNT})
     if access.zone_id is None and access.region in catalogue.REGIONS:
         zone = next(zone.id for zone in catalogue.zones(access.region) if zone.eks)
         filled["access.zone_id"] = f"{command} recipe.access.zone_id {zone}    # the AZ id where your capacity is"
         access = access.model_copy(update={"zone_id": zone})
     if not access.endpoint_cidrs:
-        filled["access.endpoint_cidrs"] = f"{command} 'recipe.access.endpoint_cidrs[0]' \"$(curl -s https://checkip.amazonaws.com)/32\""
+        filled["access.endpoint_cidrs"] = (
+            f"{command} 'recipe.access.endpoint_cidrs[0]' \"$(curl -s https://checkip.amazonaws.com)/32\""
+        )
         access = access.model_copy(update={"endpoint_cidrs": (PLACEHOLDER_CIDR,)})
     if isinstance(capacity, Odcr | CapacityBlock) and capacity.reservation_id is None:
         filled["hardware.capacity.reservation_id"] = f"{command} recipe.hardware.capacity.reservation_id cr-…"
@@ -129,14 +133,30 @@ def _check_pools(recipe: Recipe) -> list[Problem]:
     for role, pool in recipe.workers.items():
         if pool.tensor_parallel % pool.expert_parallel:
             reason = f"does not divide tensor_parallel {pool.tensor_parallel}"
-            problems.append(Problem(f"workers.{role}.expert_parallel", pool.expert_parallel, reason, "1, or a divisor of tensor_parallel"))
+            problems.append(
+                Problem(
+                    f"workers.{role}.expert_parallel",
+                    pool.expert_parallel,
+                    reason,
+                    "1, or a divisor of tensor_parallel",
+                )
+            )
         if pool.tuning.block_size is not None:
             reason = "the router counts in the same blocks for all pools"
-            problems.append(Problem(f"workers.{role}.tuning.block_size", pool.tuning.block_size, reason, "set engine_tuning.block_size"))
+            problems.append(
+                Problem(
+                    f"workers.{role}.tuning.block_size", pool.tuning.block_size, reason, "set engine_tuning.block_size"
+                )
+            )
     if recipe.router.mode != "kv":
         problems += [
-            Problem(f"router.{key}", value, f"has no effect with mode {recipe.router.mode}", "remove it, or router.mode: kv")
-            for key, value in (("overlap_credit", recipe.router.overlap_credit), ("temperature", recipe.router.temperature))
+            Problem(
+                f"router.{key}", value, f"has no effect with mode {recipe.router.mode}", "remove it, or router.mode: kv"
+            )
+            for key, value in (
+                ("overlap_credit", recipe.router.overlap_credit),
+                ("temperature", recipe.router.temperature),
+            )
             if value is not None
         ]
     return problems
@@ -144,7 +164,14 @@ def _check_pools(recipe: Recipe) -> list[Problem]:
 
 def _check_zone(access: Access) -> list[Problem]:
     if access.region not in catalogue.REGIONS:
-        return [Problem("access.region", access.region, "not a region the catalogue has zones for", suggest(access.region, catalogue.REGIONS))]
+        return [
+            Problem(
+                "access.region",
+                access.region,
+                "not a region the catalogue has zones for",
+                suggest(access.region, catalogue.REGIONS),
+            )
+        ]
     if access.zone_id is None:
         return []
     here = [zone.id for zone in catalogue.zones(access.region) if zone.eks]
@@ -160,7 +187,14 @@ def _check_zone(access: Access) -> list[Problem]:
         reason = f"a zone of {other}, but access.region is {access.region}"
     else:
         reason = f"no known zone of {access.region}"
-    return [Problem("access.zone_id", access.zone_id, reason, f"one of {', '.join(here)}" + (f", or access.region: {other}" if other else ""))]
+    return [
+        Problem(
+            "access.zone_id",
+            access.zone_id,
+            reason,
+            f"one of {', '.join(here)}" + (f", or access.region: {other}" if other else ""),
+        )
+    ]
 
 
 def _check_capacity(recipe: Recipe) -> list[Problem]:
@@ -168,7 +202,9 @@ def _check_capacity(recipe: Recipe) -> list[Problem]:
     problems: list[Problem] = []
     if isinstance(hardware.capacity, Spot) and recipe.mode == "disagg" and not hardware.capacity.accept_interruption:
         reason = "an interruption takes away a pool the other one cannot do without"
-        problems.append(Problem("hardware.capacity.kind", "spot", reason, "on-demand, or capacity.accept_interruption: true"))
+        problems.append(
+            Problem("hardware.capacity.kind", "spot", reason, "on-demand, or capacity.accept_interruption: true")
+        )
     if hardware.placement_group and not _wants_placement_group(hardware.capacity, None):
         reason = f"with {hardware.capacity.kind} a placement group makes launches fail (InsufficientInstanceCapacity)"
         problems.append(Problem("hardware.placement_group", True, reason, "leave it unset"))
@@ -202,7 +238,9 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
     kubernetes = _look_up(problems, "versions.kubernetes", catalogue.kubernetes, kubernetes_name)
     if versions and kubernetes:
         problems += [
-            Problem("versions", f"{dynamo} on {kubernetes_name}", reason, "leave both unset for the pair in the catalogue")
+            Problem(
+                "versions", f"{dynamo} on {kubernetes_name}", reason, "leave both unset for the pair in the catalogue"
+            )
             for reason in catalogue.check(dynamo, kubernetes_name, driver=kubernetes.gpu_ami.driver)
         ]
     fitting = catalogue.gpu_instances(gpu=hardware.gpu)
@@ -211,7 +249,14 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
         gpu = _look_up(problems, "hardware.instance_type", catalogue.gpu_instance, hardware.instance_type)
         if gpu and gpu.gpu != hardware.gpu:
             known = ", ".join(instance.name for instance in fitting)
-            problems.append(Problem("hardware.instance_type", gpu.name, f"has {gpu.gpu}, but hardware.gpu is {hardware.gpu}", f"one of {known}"))
+            problems.append(
+                Problem(
+                    "hardware.instance_type",
+                    gpu.name,
+                    f"has {gpu.gpu}, but hardware.gpu is {hardware.gpu}",
+                    f"one of {known}",
+                )
+            )
     problems += engine_for(recipe.engine)[1]
     if model:
         problems += _check_model(recipe, model)
@@ -234,15 +279,26 @@ def _check_model(recipe: Recipe, model: Model) -> list[Problem]:
         path = f"workers.{role}"
         if model.attention_heads % pool.tensor_parallel:
             reason = f"{model.id} has {model.attention_heads} attention heads, which it does not divide"
-            problems.append(Problem(f"{path}.tensor_parallel", pool.tensor_parallel, reason, "1, 2, 4 or 8 where they divide"))
+            problems.append(
+                Problem(f"{path}.tensor_parallel", pool.tensor_parallel, reason, "1, 2, 4 or 8 where they divide")
+            )
         if pool.expert_parallel > 1 and not model.is_moe:
             problems.append(Problem(f"{path}.expert_parallel", pool.expert_parallel, f"{model.id} has no experts", "1"))
         context = context_tokens(recipe, model, role)
         if context > model.yarn_context_tokens:
             reason = f"{model.id} goes to {model.yarn_context_tokens} tokens with YaRN"
-            problems.append(Problem("engine_tuning.context_length", context, reason, f"at most {model.yarn_context_tokens}"))
+            problems.append(
+                Problem("engine_tuning.context_length", context, reason, f"at most {model.yarn_context_tokens}")
+            )
     if model.gated and not recipe.weights.token:
-        problems.append(Problem("weights.token", False, f"{model.id} is gated", "weights.token: true and `pulumi config set --secret hfToken`"))
+        problems.append(
+            Problem(
+                "weights.token",
+                False,
+                f"{model.id} is gated",
+                "weights.token: true and `pulumi config set --secret hfToken`",
+            )
+        )
     return problems
 
 
@@ -275,7 +331,9 @@ class _Planner:
         cost = make_cost(recipe, chosen.model, chosen.gpu, len(gpu_nodes), chosen.cpu)
         if cost.usd_per_hour > recipe.budget.usd_per_hour:
             reason = f"the stack costs ${cost.usd_per_hour:.2f} an hour"
-            problems.append(Problem("budget.usd_per_hour", recipe.budget.usd_per_hour, reason, "raise the cap, or ask for less"))
+            problems.append(
+                Problem("budget.usd_per_hour", recipe.budget.usd_per_hour, reason, "raise the cap, or ask for less")
+            )
         if problems:
             raise RecipeError(problems, self.stack)
         network = make_network(recipe.access.vpc_cidr, _set(recipe.access.zone_id))
@@ -287,7 +345,10 @@ class _Planner:
             tags=self._tags(),
             versions=self._versions(),
             model=ModelPlan(
-                id=chosen.model.id, revision=self.revision, weight_bytes=chosen.model.weight_bytes, snapshot_path=self.snapshot
+                id=chosen.model.id,
+                revision=self.revision,
+                weight_bytes=chosen.model.weight_bytes,
+                snapshot_path=self.snapshot,
             ),
             network=network,
             cluster=self._cluster(),
@@ -331,7 +392,9 @@ class _Planner:
             uid=CACHE_UID,
             gid=CACHE_UID,
             claims=(
-                ClaimPlan(purpose="model", name="model-cache", path="/model", size_gib=sizes.model_gib, mount=MODEL_MOUNT),
+                ClaimPlan(
+                    purpose="model", name="model-cache", path="/model", size_gib=sizes.model_gib, mount=MODEL_MOUNT
+                ),
                 ClaimPlan(
                     purpose="compilation",
                     name="compilation-cache",
@@ -471,7 +534,9 @@ class _Planner:
         warnings = [f"{path} is a documentation placeholder" for path in self.filled]
         price = gpu_price(recipe, chosen.gpu)
         if price is None or price.usd is None:
-            warnings.append(f"no price known for {chosen.gpu.name} ({recipe.hardware.capacity.kind}): the totals leave the GPUs out")
+            warnings.append(
+                f"no price known for {chosen.gpu.name} ({recipe.hardware.capacity.kind}): the totals leave the GPUs out"
+            )
         if recipe.access.region != catalogue.PRICE_REGION:
             warnings.append(f"prices are those of {catalogue.PRICE_REGION}, the stack is in {recipe.access.region}")
         if recipe.hardware.capacity.kind == "spot":
@@ -481,7 +546,9 @@ class _Planner:
         if not recipe.weights.wait:
             warnings.append("weights.wait is false: GPU nodes may idle while the weights download")
         if self._gpu_release() is None:
-            warnings.append("no AMI release is pinned for the GPU nodes: set hardware.ami_release (docs/unverified.md has the command)")
+            warnings.append(
+                "no AMI release is pinned for the GPU nodes: set hardware.ami_release (docs/unverified.md has the command)"
+            )
         idle = self._idle_gpus()
         if idle:
             warnings.append(f"{idle} GPUs are paid for and not used: whole nodes have {chosen.gpu.gpus} each")
@@ -495,7 +562,8 @@ class _Planner:
 def _images(objects: Objects) -> dict[str, str]:
     """Image by what runs it: the graph's components and the Jobs."""
     images = {
-        component["name"]: component["podTemplate"]["spec"]["containers"][0]["image"] for component in objects.graph["spec"]["components"]
+        component["name"]: component["podTemplate"]["spec"]["containers"][0]["image"]
+        for component in objects.graph["spec"]["components"]
     }
     job = objects.weights_job["spec"]["template"]["spec"]["containers"][0]["image"]
     return images | {"jobs": job}
