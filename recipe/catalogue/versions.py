@@ -59,8 +59,8 @@ class Ami(Entry):
     """An EKS-optimised image for one Kubernetes version."""
 
     type: Literal["AL2023_x86_64_NVIDIA", "AL2023_x86_64_STANDARD"]
-    release: str | None
-    """Release version of the node group, or None where no release is known for that Kubernetes version."""
+    release: str
+    """Release version of the node group: the newest one found, so that nodes do not change by themselves."""
     driver: PositiveInt | None
     """Branch of the NVIDIA driver it ships; None on images without one."""
     as_of: date
@@ -78,34 +78,24 @@ class KubernetesVersion(Entry):
     sources: Sources
 
 
-_RELEASE = "entigolabs/entigo-infralib #1488 (AL2023_* 1.35.7-20260903)"
 _DRIVER = (
     "NVIDIA/aicr #2743 (quotes the EKS user guide: the accelerated AMIs ship driver 580)",
     "awslabs/amazon-eks-ami #2470, #2484 (580 is the default)",
 )
-_RELEASE_DATE = date(2026, 9, 3)
 
 
 def _kubernetes(
-    version: str, standard: date, extended: date, release: str | None, as_of: date, *sources: str
+    version: str, standard_until: date, extended_until: date, *sources: str, release: str, seen: str, seen_on: date
 ) -> KubernetesVersion:
-    release_sources = (_RELEASE,) if release else ("no release found: docs/unverified.md",)
+    """`release`: the newest AMI release found for that version, `seen` in a public repository that pins it on `seen_on`."""
     return KubernetesVersion(
         version=version,
-        standard_support_until=standard,
-        extended_support_until=extended,
-        gpu_ami=Ami(
-            type="AL2023_x86_64_NVIDIA",
-            release=release,
-            driver=580,
-            as_of=_RELEASE_DATE,
-            sources=(*release_sources, *_DRIVER),
-        ),
-        cpu_ami=Ami(
-            type="AL2023_x86_64_STANDARD", release=release, driver=None, as_of=_RELEASE_DATE, sources=release_sources
-        ),
-        as_of=as_of,
-        sources=sources,
+        standard_support_until=standard_until,
+        extended_support_until=extended_until,
+        gpu_ami=Ami(type="AL2023_x86_64_NVIDIA", release=release, driver=580, as_of=seen_on, sources=(seen, *_DRIVER)),
+        cpu_ami=Ami(type="AL2023_x86_64_STANDARD", release=release, driver=None, as_of=seen_on, sources=(seen,)),
+        as_of=date(2026, 4, 24),
+        sources=(_CALENDAR, *sources),
     )
 
 
@@ -116,16 +106,32 @@ KUBERNETES_DEFAULT = "1.35"
 KUBERNETES: dict[str, KubernetesVersion] = {
     row.version: row
     for row in (
-        _kubernetes("1.33", date(2026, 7, 29), date(2027, 7, 29), None, date(2026, 4, 24), _CALENDAR, _USER_GUIDE),
-        _kubernetes("1.34", date(2026, 12, 2), date(2027, 12, 2), None, date(2026, 4, 24), _CALENDAR, _USER_GUIDE),
+        _kubernetes(
+            "1.33",
+            date(2026, 7, 29),
+            date(2027, 7, 29),
+            _USER_GUIDE,
+            release="1.33.8-20260304",
+            seen="zama-ai/terraform-mpc-modules #98",
+            seen_on=date(2026, 3, 4),
+        ),
+        _kubernetes(
+            "1.34",
+            date(2026, 12, 2),
+            date(2027, 12, 2),
+            _USER_GUIDE,
+            release="1.34.7-20260512",
+            seen="entigolabs/entigo-infralib #1469 (AL2023_*)",
+            seen_on=date(2026, 5, 14),
+        ),
         _kubernetes(
             "1.35",
             date(2027, 3, 27),
             date(2028, 3, 27),
-            "1.35.7-20260903",
-            date(2026, 4, 24),
-            _CALENDAR,
             "https://endoflife.date/amazon-eks (2026-02)",
+            release="1.35.7-20260903",
+            seen="entigolabs/entigo-infralib #1488 (AL2023_*)",
+            seen_on=date(2026, 9, 3),
         ),
     )
 }
