@@ -91,8 +91,10 @@ def test_qwen3_32b_in_bfloat16_matches_the_published_size_to_the_byte() -> None:
 def test_fp8_halves_the_linear_weights_but_not_the_embeddings() -> None:
     full, small = catalogue.model("Qwen/Qwen3-32B"), catalogue.model("Qwen/Qwen3-32B-FP8")
     assert full.parameters == small.parameters, "the same architecture"
-    embeddings = 2 * full.vocabulary * full.hidden_size * 2
-    assert (full.weight_bytes - embeddings) / 2 + embeddings == pytest.approx(small.weight_bytes, rel=0.001)
+    embeddings_and_norms = 2 * (2 * full.vocabulary * full.hidden_size + 64 * (2 * 5120 + 2 * 128) + 5120)
+    linear = (full.weight_bytes - embeddings_and_norms) // 2
+    scales = 2 * linear // (128 * 128)
+    assert small.weight_bytes == linear + scales + embeddings_and_norms, "one bfloat16 scale per block of 128 x 128"
 
 
 def test_one_token_of_qwen3_32b_takes_256_kib_of_kv_cache_and_half_of_it_in_fp8() -> None:
