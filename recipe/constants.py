@@ -19,6 +19,9 @@ POOL_LABEL: Final = "dynamo-recipes/pool"
 
 CPU_POOL: Final = "cpu"
 
+GPU_PRESENT_LABEL: Final = "nvidia.com/gpu.present"
+"""What the NVIDIA chart selects nodes by, and we the EFA chart's."""
+
 JOB_LABEL: Final = "dynamo-recipes/job"
 """Label of our Jobs and their pods: weights, admission or readiness."""
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 from recipe import catalogue
 from recipe.catalogue import CpuInstance, DynamoVersions, GpuInstance, KubernetesVersion, Model
 from recipe.config import PROJECT, ROLES, Access, Capacity, CapacityBlock, Odcr, Recipe, Role, Spot
-from recipe.constants import CPU_POOL, GPU_TOLERATION, PLATFORM_NAMESPACE, POOL_LABEL, STACK_LABEL
+from recipe.constants import CPU_POOL, GPU_PRESENT_LABEL, GPU_TOLERATION, PLATFORM_NAMESPACE, POOL_LABEL, STACK_LABEL
 from recipe.cost import gpu_price, make_cost
 from recipe.engines import engine_for
 from recipe.errors import Problem, RecipeError, suggest
@@ -241,7 +241,9 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
             Problem(
                 "versions", f"{dynamo} on {kubernetes_name}", reason, "leave both unset for the pair in the catalogue"
             )
-            for reason in catalogue.check(dynamo, kubernetes_name, driver=kubernetes.gpu_ami.driver)
+            for reason in catalogue.check(
+                dynamo, kubernetes_name, driver=kubernetes.gpu_ami.driver, ami_release=hardware.ami_release
+            )
         ]
     fitting = catalogue.gpu_instances(gpu=hardware.gpu)
     gpu: GpuInstance | None = fitting[0]
@@ -488,7 +490,7 @@ class _Planner:
             ami_release=self._gpu_release(),
             disk_gib=hardware.root_disk_gib,
             # The NVIDIA plugin's chart selects on gpu.present; nodeadm sets it too, but the plan does not depend on that.
-            labels={POOL_LABEL: self.names.prefix, "nvidia.com/gpu.present": "true"},
+            labels={POOL_LABEL: self.names.prefix, GPU_PRESENT_LABEL: "true"},
             user_data=_RAID0_NODE_CONFIG,
             create_timeout_minutes=hardware.create_timeout_minutes,
             nics=gpu.network_interfaces(hardware.nic_layout),
@@ -513,20 +515,31 @@ class _Planner:
         )
 
     def _devices(self) -> tuple[ChartPlan, ...]:
-        nvidia, efa = catalogue.NVIDIA_DEVICE_PLUGIN, catalogue.EFA_DEVICE_PLUGIN
-        values: dict[str, Any] = {"tolerations": [GPU_TOLERATION]}
-        charts = [("nvidia-device-plugin", nvidia), ("aws-efa-k8s-device-plugin", efa)]
+        nvidia: dict[str, Any] = {
+            # 0.19.0 switched it on by default, which breaks EFA (facts/aws.md §5). The chart's own tolerations cover our taint.
+            "mofedEnabled": False,
+        }
+        efa: dict[str, Any] = {
+            "tolerations": [GPU_TOLERATION],
+            # On a node without EFA the plugin restarts for ever.
+            "nodeSelector": {GPU_PRESENT_LABEL: "true"},
+            # The chart's own list lags behind new types, and a type it lacks means no EFA and no error (aws/eks-charts #1348).
+            "supportedInstanceLabels": {
+                "keys": ["node.kubernetes.io/instance-type"],
+                "values": sorted(catalogue.GPU_INSTANCES),
+            },
+        }
         return tuple(
             ChartPlan(
-                release=release,
+                release=chart.name,
                 chart=chart.name,
                 repository=chart.repository,
                 version=chart.version,
-                namespace="kube-system",
+                namespace="kube-system",  # both run as system-node-critical
                 values=values,
                 timeout_seconds=300,
             )
-            for release, chart in charts
+            for chart, values in ((catalogue.NVIDIA_DEVICE_PLUGIN, nvidia), (catalogue.EFA_DEVICE_PLUGIN, efa))
         )
 
     def _warnings(self) -> tuple[str, ...]:
