@@ -1,0 +1,124 @@
+"""The commands. Each imports what it needs when it runs, so that `plan` starts fast and needs nothing of the others."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from ops.exits import BAD_INPUT, EPILOG, INTERRUPTED, MISSING, CommandError
+from recipe.errors import RecipeError
+
+app = typer.Typer(
+    name="ops",
+    help="Commands around `pulumi up`: what it would do and cost, and a whole life cycle for nothing.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+P = ParamSpec("P")
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        help="Change one value of the recipe for this run; values are YAML. Repeatable.",
+    ),
+]
+
+
+def main() -> None:
+    """Run, and end with the documented exit code."""
+    app(prog_name="python -m ops")
+
+
+def command(run: Callable[P, None]) -> Callable[P, None]:
+    """`run`, with every expected failure turned into a message, a next step and its exit code."""
+
+    @functools.wraps(run)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            run(*args, **kwargs)
+        except RecipeError as error:
+            _say(str(error))
+            raise typer.Exit(BAD_INPUT) from None
+        except CommandError as error:
+            _say(str(error))
+            raise typer.Exit(error.code) from None
+        except KeyboardInterrupt:
+            _say("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # Whoever read us has seen enough; nothing is wrong, and Python must not complain at exit either.
+            sys.stdout = None  # type: ignore[assignment]
+            raise typer.Exit(0) from None
+        except Exception as error:
+            if not _is_setup(error):
+                raise
+            _say(str(error))
+            raise typer.Exit(MISSING) from None
+
+    return guarded
+
+
+def _is_setup(error: Exception) -> bool:
+    """Whether it is the rehearsal's SetupError, without importing the rehearsal for `plan`."""
+    module = sys.modules.get("rehearsal.errors")
+    return module is not None and isinstance(error, module.SetupError)
+
+
+def _say(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+def _emit(data: Any) -> None:
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+@app.command(epilog=EPILOG)
+@command
+def plan(
+    stack: Annotated[str | None, typer.Argument(help="Stack with a file stacks/Pulumi.STACK.yaml.")] = None,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan, or its problems, as JSON.")] = False,
+    manifests: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Also write every Kubernetes object as YAML, with the charts' values."),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every stack with a file, one line each.")] = False,
+) -> None:
+    """What a stack would be and cost. Needs no credentials, no engine, no network.
+
+    What only you know (account, zone, networks) may be unset: documentation values then stand there, and the command
+    that sets each is printed.
+    """
+    from ops import planning
+
+    if every == (stack is not None):
+        raise CommandError("name a stack, or give --all", "python -m ops plan --help", BAD_INPUT)
+    if every:
+        planning.plan_all(settings or [], as_json=as_json, manifests=manifests, emit=_emit)
+    else:
+        assert stack is not None
+        planning.plan_one(stack, settings or [], as_json=as_json, manifests=manifests, emit=_emit)
+
+
+@app.command(epilog=EPILOG)
+@command
+def schema(
+    stack_file: Annotated[
+        bool, typer.Option("--stack-file", help="Of a whole stack file, as editors want it (stacks/schema.json).")
+    ] = False,
+) -> None:
+    """The JSON schema of a recipe: every key, its type, its unit and what it does."""
+    from ops.schema import recipe_schema, stack_file_schema
+
+    _emit(stack_file_schema() if stack_file else recipe_schema())

@@ -1,0 +1,91 @@
+"""A plan as plain data: what `ops plan --json` prints. Keys are a contract; new ones may come, none goes."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any, Final
+
+from ops.resources import rooms
+from recipe.errors import Problem, RecipeError
+from recipe.plan import NodePool, Plan
+from recipe.planner import make_plan
+
+PRICE_AGE_DAYS: Final = 180
+"""Older prices are warned about (facts/aws.md §8: p5 fell by 44 % in a day)."""
+
+
+def commands(plan: Plan, stack_recipe: Any) -> dict[str, str]:
+    """The command that sets each placeholder, by its path: the planner's own words for what it refuses without placeholders."""
+    if not plan.placeholders:
+        return {}
+    try:
+        make_plan(plan.stack, stack_recipe, placeholders=False)
+    except RecipeError as refused:
+        return {problem.path: problem.fix for problem in refused.problems if problem.path in plan.placeholders}
+    return {}
+
+
+def warnings(plan: Plan, today: date) -> tuple[str, ...]:
+    """The plan's warnings, and prices older than `PRICE_AGE_DAYS` that make up more than 1 % (the plan itself has no clock)."""
+    much = plan.cost.usd_per_hour / 100
+    dated = [
+        (line, date.fromisoformat(line.as_of)) for line in plan.cost.lines if line.as_of and line.usd_per_hour > much
+    ]
+    old = [f"{line.what} ({as_of})" for line, as_of in dated if (today - as_of).days > PRICE_AGE_DAYS]
+    return (*plan.warnings, f"prices older than {PRICE_AGE_DAYS} days: {'; '.join(old)}") if old else plan.warnings
+
+
+def as_data(plan: Plan, fixes: dict[str, str], today: date) -> dict[str, Any]:
+    """The whole plan, without the manifests (see `--manifests`)."""
+    gpu, cost = plan.gpu_pool, plan.cost
+    return {
+        "stack": plan.stack,
+        "engine": plan.recipe.engine,
+        "mode": plan.recipe.mode,
+        "router": plan.recipe.router.mode,
+        "region": plan.recipe.access.region,
+        "zone_id": plan.network.nodes.zone_id,
+        "instance_type": gpu.instance_type,
+        "capacity": plan.recipe.hardware.capacity.kind,
+        "gpu_nodes": gpu.count,
+        "gpus": plan.gpus,
+        "efa_per_node": efa_per_node(plan),
+        "usd_per_hour": cost.usd_per_hour,
+        "usd_once": cost.usd_once,
+        "ttl_hours": cost.ttl_hours,
+        "usd_for_ttl": cost.usd_for_ttl,
+        "workers": [pool.model_dump(mode="json") for pool in plan.workers],
+        "images": plan.images,
+        "model": plan.model.model_dump(mode="json"),
+        "versions": plan.versions,
+        "gpu_pool": _pool(gpu) | {"nics": [nic.model_dump(mode="json") for nic in gpu.nics]},
+        "cpu_pool": _pool(plan.cpu_pool),
+        "placement": plan.placement.model_dump(mode="json"),
+        "storage": plan.storage.model_dump(mode="json"),
+        "network": plan.network.model_dump(mode="json"),
+        "charts": [chart.model_dump(mode="json", exclude={"values"}) for chart in (plan.platform, *plan.devices)],
+        "cost": cost.model_dump(mode="json"),
+        "resources": [{"room": room.name, "count": room.count, "kinds": room.kinds} for room in rooms(plan)],
+        "names": plan.names.model_dump(mode="json"),
+        "tags": plan.tags,
+        "warnings": list(warnings(plan, today)),
+        "placeholders": [{"path": path, "command": fixes.get(path, "")} for path in plan.placeholders],
+    }
+
+
+def efa_per_node(plan: Plan) -> int:
+    """EFA devices of one GPU node, used or not."""
+    return sum(nic.type != "interface" for nic in plan.gpu_pool.nics)
+
+
+def _pool(pool: NodePool) -> dict[str, Any]:
+    return pool.model_dump(mode="json", exclude={"user_data", "nics"})
+
+
+def problems_as_data(error: RecipeError) -> dict[str, Any]:
+    """`{"problems": [{path, value, reason, fix}]}`."""
+    return {"problems": [_problem(problem) for problem in error.problems]}
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {"path": problem.path, "value": problem.value, "reason": problem.reason, "fix": problem.fix}

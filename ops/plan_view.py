@@ -1,0 +1,260 @@
+"""A plan for people: nodes, placement, memory, money, warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import typer
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from ops.plan_data import efa_per_node
+from ops.resources import rooms
+from recipe.config import Role
+from recipe.plan import CostLine, Plan
+
+STYLES: Final[dict[Role, str]] = {"worker": "green", "prefill": "cyan", "decode": "magenta"}
+_BAR: Final = 20
+
+
+def console(*, stderr: bool = False) -> Console:
+    """rich's console; wide enough for our tables where there is no terminal to ask."""
+    found = Console(stderr=stderr, highlight=False)
+    if not found.is_terminal and "COLUMNS" not in found._environ:
+        found.width = 140
+    return found
+
+
+def show(*parts: RenderableType) -> None:
+    """Print; into a file or a pipe without colours and trailing blanks."""
+    screen = console()
+    if screen.is_terminal:
+        screen.print(*parts, sep="\n")
+        return
+    with screen.capture() as captured:
+        screen.print(*parts, sep="\n")
+    typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def render(plan: Plan, fixes: dict[str, str], warnings: Sequence[str]) -> RenderableType:
+    """Everything `ops plan` shows."""
+    return Group(*_sections(plan, fixes, warnings))
+
+
+def _sections(plan: Plan, fixes: dict[str, str], warnings: Sequence[str]) -> Iterator[RenderableType]:
+    yield _head(plan)
+    yield from _section("Workers", _workers(plan))
+    yield from _section("GPU nodes", *_gpu_nodes(plan))
+    yield from _section("GPU memory, GiB per GPU", _gpu_memory(plan))
+    yield from _section("CPU nodes: requests of what the kubelet leaves", _cpu_nodes(plan))
+    yield from _section("Caches, on EFS", _caches(plan))
+    yield from _section("Cost", *_cost(plan))
+    yield from _section("Resources, in order", _resources(plan))
+    if plan.placeholders:
+        yield from _section(
+            "Placeholders: `pulumi preview` and `up` stop until you set them", *_placeholders(plan, fixes)
+        )
+    shown = [warning for warning in warnings if not warning.endswith("is a documentation placeholder")]
+    if shown:
+        yield from _section("Warnings", *(Text(f"! {warning}", style="yellow") for warning in shown))
+
+
+def _section(title: str, *body: RenderableType) -> Iterator[RenderableType]:
+    yield Text()
+    yield Text(title, style="bold")
+    for part in body:
+        yield Padding(part, (0, 0, 0, 2))
+
+
+def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left")
+    return table
+
+
+def _facts(rows: Sequence[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _head(plan: Plan) -> RenderableType:
+    recipe, gpu = plan.recipe, plan.gpu_pool
+    zone = plan.network.nodes.zone_id
+    efa = efa_per_node(plan)
+    pools = " + ".join(f"{pool.replicas} {pool.role}" for pool in plan.workers)
+    rows = [
+        ("model", f"{plan.model.id} at {plan.model.revision}, {plan.model.weight_bytes / 1e9:.1f} GB"),
+        ("serving", f"{recipe.engine}, {recipe.mode}: {pools}; {recipe.router.mode} router"),
+        (
+            "GPU nodes",
+            f"{gpu.count} × {gpu.instance_type} ({recipe.hardware.capacity.kind}), {plan.gpus} GPUs used, {len(gpu.nics)} NICs of which {efa} EFA per node",
+        ),
+        ("CPU nodes", f"{plan.cpu_pool.count} × {plan.cpu_pool.instance_type}"),
+        ("where", f"{recipe.access.region}, zone {zone}; control plane also in {plan.network.control_plane.zone_id}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in plan.versions.items())),
+    ]
+    return Group(
+        Text(
+            f"{plan.stack}: ${plan.cost.usd_per_hour:,.2f} an hour, ${plan.cost.usd_for_ttl:,.2f} for {plan.cost.ttl_hours} h",
+            style="bold",
+        ),
+        _facts(rows),
+    )
+
+
+def _workers(plan: Plan) -> Table:
+    table = _table(
+        "role",
+        "replicas",
+        "TP",
+        "EP",
+        "GPUs",
+        "EFA",
+        "KV tokens",
+        "image",
+        right=("replicas", "TP", "EP", "GPUs", "EFA", "KV tokens"),
+    )
+    for pool in plan.workers:
+        counts = (pool.replicas, pool.tensor_parallel, pool.expert_parallel, pool.gpus, pool.efa)
+        table.add_row(
+            Text(pool.role, style=STYLES[pool.role]), *map(str, counts), f"{pool.kv_cache_tokens:,}", pool.image
+        )
+    return table
+
+
+def _gpu_nodes(plan: Plan) -> Iterator[RenderableType]:
+    size = {pool.role: pool.gpus for pool in plan.workers}
+    total, efa = _gpus_per_node(plan), efa_per_node(plan)
+    for node in plan.placement.gpu_nodes:
+        boxes = [(role, size[role]) for role, count in node.workers.items() for _ in range(count)]
+        yield Group(
+            *_boxes(
+                boxes,
+                total - node.gpus_used,
+                f"{node.node}: {node.gpus_used} of {total} GPUs, {node.efa_used} of {efa} EFA",
+            )
+        )
+    letters = ", ".join(f"{role[0].upper()} {role}" for role in size)
+    yield Text(f"one cell per GPU, one box per worker: {letters}", style="dim")
+
+
+def _gpus_per_node(plan: Plan) -> int:
+    """From the device plugin's point of view: what one node of the pool offers."""
+    from recipe import catalogue
+
+    return catalogue.gpu_instance(plan.gpu_pool.instance_type).gpus
+
+
+def _boxes(workers: Sequence[tuple[Role, int]], free: int, label: str) -> Iterator[Text]:
+    """Three lines: ┌─┬─┐ / │P│P│ / └─┴─┘ for each worker, and its colour."""
+    lines = [Text(), Text(), Text()]
+    cells: list[tuple[str, int, str]] = [(role[0].upper(), gpus, STYLES[role]) for role, gpus in workers]
+    cells += [("·", 1, "dim")] * free
+    for letter, gpus, style in cells:
+        lines[0].append("┌" + "┬".join(["───"] * gpus) + "┐", style)
+        lines[1].append("│" + "│".join([f" {letter} "] * gpus) + "│", style)
+        lines[2].append("└" + "┴".join(["───"] * gpus) + "┘", style)
+    lines[1].append(f"  {label}")
+    yield from lines
+
+
+def _gpu_memory(plan: Plan) -> Table:
+    columns = ("total", "usable", "− weights", "− overhead", "= KV cache", "tokens per worker")
+    table = _table("role", *columns, right=columns)
+    for one in plan.placement.gpu_memory:
+        amounts = (one.total_gib, one.usable_gib, one.weights_gib, one.overhead_gib, one.kv_gib)
+        table.add_row(
+            Text(one.role, style=STYLES[one.role]), *(f"{amount:.1f}" for amount in amounts), f"{one.kv_tokens:,}"
+        )
+    return table
+
+
+def _cpu_nodes(plan: Plan) -> Table:
+    table = _table("node", "CPU", "memory", "pods")
+    for node in plan.placement.cpu_nodes:
+        cpu = f"{_bar(node.cpu_millis, node.cpu_millis_allocatable)} {node.cpu_millis / 1000:.1f} of {node.cpu_millis_allocatable / 1000:.1f}"
+        memory = f"{_bar(node.memory_mib, node.memory_mib_allocatable)} {node.memory_mib / 1024:.0f} of {node.memory_mib_allocatable / 1024:.0f} GiB"
+        table.add_row(node.node, cpu, memory, ", ".join(node.pods))
+    return table
+
+
+def _bar(used: float, total: float) -> str:
+    filled = min(_BAR, round(_BAR * used / total)) if total else 0
+    return "█" * filled + "░" * (_BAR - filled)
+
+
+def _caches(plan: Plan) -> Table:
+    table = _table("claim", "in pods at", "nominal GiB", right=("nominal GiB",))
+    for claim in plan.storage.claims:
+        table.add_row(claim.name, claim.mount, str(claim.size_gib))
+    return table
+
+
+def _cost(plan: Plan) -> Iterator[RenderableType]:
+    cost = plan.cost
+    notes: dict[tuple[str, str], int] = {}
+    amounts = ("quantity", "$ each", "$/h", "$ per start")
+    table = _table("position", *amounts, "price of", right=amounts)
+    for line in cost.lines:
+        table.add_row(*_cost_row(line, notes))
+    table.add_section()
+    table.add_row(
+        Text("total", style="bold"),
+        "",
+        "",
+        Text(f"{cost.usd_per_hour:,.2f}", style="bold"),
+        f"{cost.usd_once:,.2f}",
+        "",
+    )
+    yield table
+    yield Text(f"{cost.ttl_hours} h (budget.ttl_hours) and one start: ${cost.usd_for_ttl:,.2f}", style="bold")
+    for (source, _), number in notes.items():
+        yield Text(f"[{number}] {source}", style="dim")
+
+
+def _cost_row(line: CostLine, notes: dict[tuple[str, str], int]) -> tuple[str, ...]:
+    number = notes.setdefault((line.source, line.as_of), len(notes) + 1)
+    per_hour = f"{line.usd_per_hour:,.2f}" if line.usd_per_hour else ""
+    once = f"{line.usd_once:,.2f}" if line.usd_once else ""
+    return line.what, f"{line.quantity:g}", f"{line.unit_usd:g}", per_hour, once, f"{line.as_of} \\[{number}]".strip()
+
+
+def _resources(plan: Plan) -> Table:
+    table = _table("room", "resources", "when", right=("resources",))
+    for room in rooms(plan):
+        table.add_row(room.name, str(room.count), room.why_here)
+    return table
+
+
+def _placeholders(plan: Plan, fixes: dict[str, str]) -> Iterator[Text]:
+    for path in plan.placeholders:
+        yield Text(path, style="yellow")
+        yield Text(f"  {fixes.get(path, '')}", no_wrap=True, overflow="ignore")
+
+
+def summary(plans: Sequence[Plan]) -> Table:
+    """One line per stack, for `ops plan --all`."""
+    table = _table(
+        "stack", "model", "serving", "GPU nodes", "GPUs", "$/h", "$ for its TTL", right=("GPUs", "$/h", "$ for its TTL")
+    )
+    for plan in plans:
+        nodes = f"{plan.gpu_pool.count} × {plan.gpu_pool.instance_type}"
+        money = (f"{plan.cost.usd_per_hour:,.2f}", f"{plan.cost.usd_for_ttl:,.2f}")
+        table.add_row(
+            plan.stack, plan.model.id, f"{plan.recipe.engine} {plan.recipe.mode}", nodes, str(plan.gpus), *money
+        )
+    return table
+
+
+def failure(message: Any, next_step: str) -> Text:
+    """An error for a person."""
+    return Text.assemble((f"{message}", "red"), "\n", ("Next: ", "bold"), next_step)

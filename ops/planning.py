@@ -1,0 +1,100 @@
+"""`ops plan`: from a stack file to a plan on the screen, as JSON, or as files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from ops import stacks
+from ops.exits import BAD_INPUT, CommandError
+from ops.plan_data import as_data, commands, problems_as_data, warnings
+from recipe.config import Recipe, parse
+from recipe.errors import RecipeError
+from recipe.plan import Plan
+from recipe.planner import make_plan
+
+Emit = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A stack's plan with placeholders where the user's own values are unset, and the commands that set them."""
+
+    recipe: Recipe
+    plan: Plan
+    fixes: dict[str, str]
+
+
+def planned(stack: str, settings: list[str]) -> Planned:
+    """Load, change, parse and plan `stack`. Raises CommandError or RecipeError."""
+    found = stacks.load(stack)
+    recipe = parse(stacks.with_settings(found.raw, settings), f"stacks/{found.path.name}")
+    plan = make_plan(stack, recipe, placeholders=True)
+    return Planned(recipe, plan, commands(plan, recipe))
+
+
+def plan_one(stack: str, settings: list[str], *, as_json: bool, manifests: Path | None, emit: Emit) -> None:
+    """One stack, in full."""
+    try:
+        found = planned(stack, settings)
+    except (RecipeError, CommandError) as error:
+        if not as_json:
+            raise
+        emit({"stack": stack} | _as_data(error))
+        raise typer.Exit(BAD_INPUT) from None
+    written = _write(found.plan, manifests)
+    today = datetime.now(UTC).date()
+    if as_json:
+        emit(as_data(found.plan, found.fixes, today))
+        return
+    from ops.plan_view import render, show
+
+    show(render(found.plan, found.fixes, warnings(found.plan, today)))
+    if manifests is not None:
+        typer.echo(f"\n{len(written)} files written to {manifests}")
+
+
+def plan_all(settings: list[str], *, as_json: bool, manifests: Path | None, emit: Emit) -> None:
+    """Every stack with a file. A broken one does not hide the others, but decides the exit code."""
+    good: list[Planned] = []
+    bad: dict[str, RecipeError | CommandError] = {}
+    for stack in stacks.names():
+        try:
+            good.append(planned(stack, settings))
+        except (RecipeError, CommandError) as error:
+            bad[stack] = error
+    for one in good:
+        _write(one.plan, manifests / one.plan.stack if manifests else None)
+    if as_json:
+        today = datetime.now(UTC).date()
+        emit(
+            [as_data(one.plan, one.fixes, today) for one in good]
+            + [{"stack": stack} | _as_data(error) for stack, error in bad.items()]
+        )
+    else:
+        from ops.plan_view import show, summary
+
+        show(summary([one.plan for one in good]))
+        for error in bad.values():
+            typer.echo(str(error), err=True)
+    if bad:
+        raise typer.Exit(BAD_INPUT)
+
+
+def _as_data(error: RecipeError | CommandError) -> dict[str, Any]:
+    if isinstance(error, RecipeError):
+        return problems_as_data(error)
+    return {"problems": [{"path": "stack", "value": None, "reason": error.message, "fix": error.next_step}]}
+
+
+def _write(plan: Plan, folder: Path | None) -> tuple[Path, ...]:
+    if folder is None:
+        return ()
+    from ops.manifests import write
+
+    return write(plan, folder)

@@ -1,0 +1,175 @@
+"""Stack files: find them, read the recipe out of them, and change single values for one run (`--set`)."""
+
+from __future__ import annotations
+
+import copy
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from ops.exits import BAD_INPUT, CommandError
+from recipe.config import PROJECT, RECIPE_KEY
+from recipe.errors import Problem, RecipeError, nearest
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+FOLDER: Final = ROOT / "stacks"
+FULL_KEY: Final = f"{PROJECT}:{RECIPE_KEY}"
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe YAML in which a repeated key is an error, as it is for Pulumi's own reader; PyYAML would keep the last one silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} stands here twice", key.start_mark
+                    )
+                seen.add(key.value)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
+
+
+@dataclass(frozen=True)
+class StackFile:
+    """A stack's name, its file, and the recipe in it as plain data."""
+
+    stack: str
+    path: Path
+    raw: Any
+
+
+def names(folder: Path = FOLDER) -> tuple[str, ...]:
+    """Every stack that has a file."""
+    return tuple(
+        sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in folder.glob("Pulumi.*.yaml"))
+    )
+
+
+def load(stack: str, folder: Path = FOLDER) -> StackFile:
+    """The stack's file, read. Raises CommandError: no such file, not readable, not YAML, no recipe in it."""
+    path = folder / f"Pulumi.{stack}.yaml"
+    known = names(folder)
+    if stack not in known:
+        close = nearest(stack, known)
+        hint = f"; did you mean {close}?" if close else ""
+        listed = f"stacks with a file: {', '.join(known)}" if known else f"{folder.name}/ holds no stack file yet"
+        next_step = f"{listed}. A new one: copy one of them to {folder.name}/Pulumi.{stack}.yaml"
+        raise CommandError(f"no stack {stack!r}: {folder.name}/{path.name} does not exist{hint}", next_step, BAD_INPUT)
+    return StackFile(stack, path, _recipe_in(path, _read(path)))
+
+
+def _read(path: Path) -> Any:
+    shown = f"{path.parent.name}/{path.name}"
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader with one more rule
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        raise CommandError(f"{shown}{place}: not valid YAML: {what}", f"mend that line of {shown}", BAD_INPUT) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise CommandError(f"{shown}: not YAML text: {error}", f"write {shown} as UTF-8 YAML", BAD_INPUT) from None
+    except OSError as error:
+        raise CommandError(
+            f"{shown} cannot be read: {error.strerror}", f"check what {path} is and who may read it", BAD_INPUT
+        ) from None
+
+
+def _recipe_in(path: Path, document: Any) -> Any:
+    """The recipe in a stack file, under the full key or the short one that Pulumi also takes for it."""
+    shown = f"{path.parent.name}/{path.name}"
+    config = document.get("config") if isinstance(document, dict) else None
+    present = [key for key in (FULL_KEY, RECIPE_KEY) if isinstance(config, dict) and key in config]
+    if len(present) > 1:
+        raise CommandError(f"{shown}: both {FULL_KEY} and {RECIPE_KEY} are set", f"keep {FULL_KEY}", BAD_INPUT)
+    if not present:
+        held = list(config) if isinstance(config, dict) else []
+        close = nearest(FULL_KEY, (str(key) for key in held))
+        hint = f" (there is {close})" if close else ""
+        raise CommandError(
+            f"{shown}: no config: {FULL_KEY}{hint}", f"put the recipe below config: {FULL_KEY}:", BAD_INPUT
+        )
+    assert isinstance(config, dict)
+    return config[present[0]]
+
+
+# ── --set ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_STEP = re.compile(r"(?:^|\.)([A-Za-z0-9_-]+)|\[(\d+)\]")
+
+
+def with_settings(raw: Any, settings: list[str]) -> Any:
+    """A copy of `raw` with each `key.path=value` put in place; values are YAML, an empty one unsets.
+
+    Whether a key exists is judged by the Recipe afterwards. Raises RecipeError for what cannot be placed, all at once.
+    """
+    changed = copy.deepcopy(raw)
+    problems = [problem for setting in settings if (problem := _apply(changed, setting))]
+    if problems:
+        raise RecipeError(problems, "--set")
+    return changed
+
+
+def _apply(raw: Any, setting: str) -> Problem | None:
+    path, equals, text = setting.partition("=")
+    steps = _steps(path)
+    if not equals or not steps:
+        return Problem("--set", setting, "not of the form key.path=value", "for example --set hardware.gpu=h200")
+    try:
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - as above
+    except yaml.YAMLError as error:
+        reason = (
+            str(error).splitlines()[-1].strip() if not isinstance(error, yaml.MarkedYAMLError) else str(error.problem)
+        )
+        return Problem(path, text, f"not a YAML value: {reason}", "quote it twice: --set 'key=\"text\"'")
+    at = raw
+    for done, step in enumerate(steps):
+        here = _joined(steps[:done]) or RECIPE_KEY
+        last = done == len(steps) - 1
+        fresh = value if last else [] if isinstance(steps[done + 1], int) else {}
+        if isinstance(at, list):
+            if not isinstance(step, int) or step > len(at):
+                return Problem(
+                    path,
+                    text,
+                    f"{here} is a list of {len(at)}",
+                    f"an index from 0 to {len(at)}, like {here}[{len(at)}]",
+                )
+            if last or step == len(at):
+                at[step : step + 1] = [fresh]
+            at = at[step]
+        elif isinstance(at, dict):
+            if last or at.get(str(step)) is None:
+                at[str(step)] = fresh
+            at = at[str(step)]
+        else:
+            return Problem(path, text, f"{here} is a single value, nothing goes below it", f"--set {here}=…")
+    return None
+
+
+def _steps(path: str) -> list[str | int]:
+    """`workers.decode.replicas` or `access.endpoint_cidrs[0]` as keys and indices; empty where it is neither.
+
+    A leading `recipe.` is dropped, so that a path copied from a `pulumi config set --path` command works too.
+    """
+    path = path.strip().removeprefix(f"{PROJECT}:").removeprefix(f"{RECIPE_KEY}.")
+    steps: list[str | int] = []
+    end = 0
+    while end < len(path):
+        found = _STEP.match(path, end)
+        if not found:
+            return []
+        name, index = found.groups()
+        steps.append(int(index if index is not None else name) if (index or name).isdigit() else name)
+        end = found.end()
+    return steps
+
+
+def _joined(steps: list[str | int]) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
