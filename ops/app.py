@@ -58,7 +58,7 @@ def command(run: Callable[P, None]) -> Callable[P, None]:
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # Whoever read us has seen enough; nothing is wrong, and Python must not complain at exit either.
-            sys.stdout = None  # type: ignore[assignment]
+            sys.stdout = None
             raise typer.Exit(0) from None
         except Exception as error:
             if not _is_setup(error):

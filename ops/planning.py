@@ -74,14 +74,14 @@ def plan_all(settings: list[str], *, as_json: bool, manifests: Path | None, emit
         today = datetime.now(UTC).date()
         emit(
             [as_data(one.plan, one.fixes, today) for one in good]
-            + [{"stack": stack} | _as_data(error) for stack, error in bad.items()]
+            + [{"stack": stack} | _as_data(wrong) for stack, wrong in bad.items()]
         )
     else:
         from ops.plan_view import show, summary
 
         show(summary([one.plan for one in good]))
-        for error in bad.values():
-            typer.echo(str(error), err=True)
+        for wrong in bad.values():
+            typer.echo(str(wrong), err=True)
     if bad:
         raise typer.Exit(BAD_INPUT)
 

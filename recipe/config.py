@@ -22,7 +22,7 @@ RECIPE_KEY = "recipe"
 class Frozen(BaseModel):
     """Base of every model: immutable, and a key nobody knows is an error rather than silence."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 # ── constrained types ────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,7 +21,7 @@ Sources = Annotated[tuple[str, ...], Field(min_length=1)]
 class Entry(BaseModel):
     """One row of a table."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class UnknownName(LookupError):
