@@ -64,7 +64,7 @@ class Host(LanguageServer):
 
 
 def main() -> None:
-    quiet_signals()
+    quiet_signals(also_interrupt=True)
     end_with(os.getppid())
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=_LIMITS)
     servicer: LanguageRuntimeServicer = Host()

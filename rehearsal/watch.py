@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 
 import psutil
 
@@ -40,9 +41,16 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
-def quiet_signals() -> None:
-    """Leave Ctrl-C to the engine (it goes to the whole foreground group, and the engine finishes what is in flight);
-    end at once and without a word on SIGTERM and SIGHUP."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def quiet_signals(*, also_interrupt: bool) -> None:
+    """End at once and without a word on SIGTERM and SIGHUP.
+
+    The engine ends its plugins, which lead groups of their own, with SIGINT and waits seconds for it: `also_interrupt` is
+    for those. Everybody else leaves Ctrl-C to the engine, which then finishes what is in flight.
+    """
+    signal.signal(signal.SIGINT, _leave if also_interrupt else signal.SIG_IGN)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: os._exit(0))
+        signal.signal(number, _leave)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    os._exit(0)

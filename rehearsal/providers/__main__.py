@@ -29,12 +29,16 @@ _THREADS = 256
 
 def main(
     store: Annotated[Path, typer.Option(help="Folder of the pretend cloud: cloud.json and journal.jsonl")],
-    watch: Annotated[int, typer.Option(help="Process id of the session: its descendants are who works, its end is ours")],
+    watch: Annotated[
+        int, typer.Option(help="Process id of the session: its descendants are who works, its end is ours")
+    ],
     faults: Annotated[Path | None, typer.Option(help="JSON file of what is to go wrong")] = None,
     clock: Annotated[Literal["events", "off"], typer.Option(help="off: nothing waits, time is not counted")] = "events",
-    cloud: Annotated[str, typer.Option(help="module:class of the cloud; the tests bring a plainer one")] = "rehearsal.cloud:Cloud",
+    cloud: Annotated[
+        str, typer.Option(help="module:class of the cloud; the tests bring a plainer one")
+    ] = "rehearsal.cloud:Cloud",
 ) -> None:
-    quiet_signals()
+    quiet_signals(also_interrupt=False)
     end_with(watch)
     store.mkdir(parents=True, exist_ok=True)
     time: Clock = DiscreteClock(watch_pid=watch) if clock == "events" else ManualClock()

@@ -122,7 +122,9 @@ def _decode_struct(struct: Struct, path: Path, secrets: Secrets) -> Any:
                 secrets.add(path, plain)
             return plain
         case sig:
-            raise ValueError(f"{'.'.join(map(str, path))}: a value of kind {sig} (asset or archive) is not supported here")
+            raise ValueError(
+                f"{'.'.join(map(str, path))}: a value of kind {sig} (asset or archive) is not supported here"
+            )
 
 
 def encode(values: dict[str, Any], secrets: Secrets) -> Struct:
