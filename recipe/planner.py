@@ -259,7 +259,8 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
                     f"one of {known}",
                 )
             )
-    problems += engine_for(recipe.engine)[1]
+    engine, unknown_engine = engine_for(recipe.engine)
+    problems += unknown_engine if engine is None else engine.check(recipe)
     if model:
         problems += _check_model(recipe, model)
     if not (model and gpu and cpu and versions and kubernetes):
@@ -444,8 +445,8 @@ class _Planner:
             "nixl": engine.nixl,
             "cuda": engine.cuda,
             "kubernetes": chosen.kubernetes.version,
-            "gpu_ami": f"{chosen.kubernetes.gpu_ami.type} {self._gpu_release() or 'newest'}",
-            "cpu_ami": f"{chosen.kubernetes.cpu_ami.type} {chosen.kubernetes.cpu_ami.release or 'newest'}",
+            "gpu_ami": f"{chosen.kubernetes.gpu_ami.type} {self._gpu_release()}",
+            "cpu_ami": f"{chosen.kubernetes.cpu_ami.type} {chosen.kubernetes.cpu_ami.release}",
         } | {chart.release: chart.version for chart in (self._platform(), *self._devices())}
 
     def _cluster(self) -> ClusterPlan:
