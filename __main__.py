@@ -1,0 +1,85 @@
+"""The program: read the recipe, plan, create, export. What is decided is in `recipe/`, what is created in `components/`."""
+
+from __future__ import annotations
+
+import os
+
+import pulumi
+import pulumi_aws as aws
+import pulumi_kubernetes as kubernetes
+
+from components.admission import Admission, AdmissionArgs
+from components.cluster import Cluster, ClusterArgs
+from components.devices import Devices, DevicesArgs
+from components.network import Network, NetworkArgs
+from components.nodes import CpuPool, GpuPool, GpuPoolArgs, PoolArgs
+from components.platform import Platform, PlatformArgs
+from components.serving import Serving, ServingArgs
+from components.storage import Caches, CachesArgs, FileSystem, FileSystemArgs
+from components.weights import Weights, WeightsArgs
+from recipe.config import RECIPE_KEY, parse
+from recipe.errors import RecipeError
+from recipe.planner import make_plan
+
+config = pulumi.Config()
+try:
+    plan = make_plan(
+        pulumi.get_stack(),
+        parse(config.get_object(RECIPE_KEY)),
+        # For the rehearsal and for previews without an account: documentation values stand for what only the user knows.
+        placeholders=os.environ.get("DYNAMO_RECIPES_PLACEHOLDERS") == "1",
+    )
+except RecipeError as error:
+    raise pulumi.RunError(str(error)) from None
+for warning in plan.warnings:
+    pulumi.log.warn(warning)
+
+access = plan.recipe.access
+assert access.account_id is not None, "a plan without it is refused"
+account = aws.Provider("aws", region=access.region, allowed_account_ids=[access.account_id])
+on_aws = pulumi.ResourceOptions(providers=[account])
+network = Network("network", NetworkArgs(plan=plan), on_aws)
+cluster = Cluster("cluster", ClusterArgs(plan=plan, network=network), on_aws)
+cpu = CpuPool("cpu", PoolArgs(plan=plan, network=network, cluster=cluster), on_aws)
+files = FileSystem("files", FileSystemArgs(plan=plan, network=network, cluster=cluster, nodes=cpu), on_aws)
+
+in_cluster = pulumi.ResourceOptions(
+    providers=[
+        kubernetes.Provider(
+            "kubernetes",
+            kubeconfig=cluster.kubeconfig,
+            # A known constant: an unknown kubeconfig alone would count as another cluster and replace every object.
+            cluster_identifier=plan.cluster.identifier,
+            enable_server_side_apply=True,
+            # After a failed delete of the cluster its objects are gone from the state only: the next `up` adopts them.
+            upsert_existing_objects=True,
+            # Names are fixed, so a changed ConfigMap or Secret changes in place instead of being deleted and made again.
+            enable_config_map_mutable=True,
+            enable_secret_mutable=True,
+        )
+    ],
+    # Objects go with their cluster: no finalizer and no lost kubeconfig can hold up the release of GPU nodes.
+    deleted_with=cluster.cluster,
+)
+caches = Caches("caches", CachesArgs(plan=plan, files=files), in_cluster)
+hf_token = config.require_secret("hfToken") if plan.objects.token_secret else None
+weights = Weights("weights", WeightsArgs(plan=plan, hf_token=hf_token, caches=caches, nodes=cpu), in_cluster)
+platform = Platform("platform", PlatformArgs(plan=plan, nodes=cpu), in_cluster)
+devices = Devices("devices", DevicesArgs(plan=plan, cluster=cluster), in_cluster)
+admission = Admission("admission", AdmissionArgs(plan=plan, namespace=caches.namespace, platform=platform), in_cluster)
+
+# GPUs are the last thing paid for: by now everything that can go wrong for cents has gone right.
+before_gpus = [caches, platform, devices, admission, *([weights] if plan.recipe.weights.wait else [])]
+gpu = GpuPool("gpu", GpuPoolArgs(plan=plan, network=network, cluster=cluster, wait_for=before_gpus), on_aws)
+Serving("serving", ServingArgs(plan=plan, wait_for=[gpu, weights, *before_gpus]), in_cluster)
+
+names = plan.names
+pulumi.export("endpoint", f"http://{names.frontend_service}.{names.namespace}:8000/v1")
+pulumi.export("portForward", f"kubectl -n {names.namespace} port-forward service/{names.frontend_service} 8000:8000")
+pulumi.export("kubeconfig", f"aws eks update-kubeconfig --region {access.region} --name {names.cluster}")
+pulumi.export("namespace", names.namespace)
+pulumi.export("graph", names.graph)
+pulumi.export("gpus", plan.gpus)
+pulumi.export("usdPerHour", plan.cost.usd_per_hour)
+pulumi.export("weightsRevision", plan.model.revision)
+pulumi.export("versions", plan.versions)

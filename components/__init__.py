@@ -1,0 +1,1 @@
+"""Pulumi components: they create what the Plan says and decide nothing. One file per part of the stack."""

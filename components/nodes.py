@@ -1,0 +1,224 @@
+"""Node groups, each with its own launch template: CPU nodes for everything, then GPU nodes for workers only.
+
+Groups and templates have fixed names, so that a create repeated after a crash collides instead of doubling what costs by the
+hour. Deliberately not here: scaling (the recipe says how many), device plugins (devices.py), and when GPU nodes may start
+(`__main__.py` passes what they wait for).
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+from components._tags import named
+from components.cluster import Cluster
+from components.network import Network
+from recipe.catalogue import Nic
+from recipe.constants import GPU_TAINT_KEY, GPU_TAINT_VALUE
+from recipe.plan import NodePool, Plan
+
+_TAGGED_WITH_INSTANCE = ("instance", "volume", "network-interface")
+"""A node group's own tags do not reach these; what a failed teardown leaves behind is found by them."""
+_ROOT_DEVICE = "/dev/xvda"
+"""Root volume of the AL2023 images; another name would add a second volume."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolArgs:
+    """What a CpuPool is made from, and the common part of a GpuPool."""
+
+    plan: Plan
+    network: Network
+    cluster: Cluster
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuPoolArgs(PoolArgs):
+    """What a GpuPool is made from."""
+
+    wait_for: Sequence[pulumi.Resource]
+    """Everything that has to be right before GPUs are paid for. Only the node group waits, not its template."""
+
+
+class CpuPool(pulumi.ComponentResource):
+    """CPU nodes and CoreDNS, which needs one of them to become active."""
+
+    node_group: aws.eks.NodeGroup
+
+    def __init__(self, name: str, args: PoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("dynamo-recipes:nodes:CpuPool", name, None, opts)
+        pool, names, tags = args.plan.cpu_pool, args.plan.names, args.plan.tags
+        template = aws.ec2.LaunchTemplate(
+            f"{name}-template",
+            name=names.cpu_launch_template,
+            instance_type=pool.instance_type,
+            block_device_mappings=[_root_volume(pool)],
+            metadata_options=_imds(),
+            tag_specifications=_tag_specifications(named(tags, names.cpu_node_group)),
+            user_data=_user_data(pool),
+            update_default_version=True,
+            tags=named(tags, names.cpu_launch_template),
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+        )
+        self.node_group = aws.eks.NodeGroup(
+            f"{name}-nodes",
+            node_group_name=names.cpu_node_group,
+            cluster_name=args.cluster.cluster_name,
+            node_role_arn=args.cluster.node_role_arn,
+            subnet_ids=[args.network.nodes_subnet_id],
+            version=args.plan.cluster.version,
+            ami_type=pool.ami_type,
+            release_version=pool.ami_release,
+            capacity_type="ON_DEMAND",
+            launch_template=_newest(template),
+            scaling_config=_fixed_size(pool),
+            update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable=1),
+            labels=pool.labels,
+            tags=named(tags, names.cpu_node_group),
+            opts=_group_options(self, pool, [args.cluster, args.network]),
+        )
+        dns = aws.eks.Addon(
+            f"{name}-coredns",
+            cluster_name=args.cluster.cluster_name,
+            addon_name="coredns",
+            resolve_conflicts_on_create="OVERWRITE",
+            resolve_conflicts_on_update="OVERWRITE",
+            tags=named(tags, "coredns"),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # Without a node it stays degraded, and its create fails after 20 minutes.
+                depends_on=[self.node_group],
+                delete_before_replace=True,
+            ),
+        )
+        self.register_outputs({"nodeGroup": self.node_group.node_group_name, "dns": dns.arn})
+
+
+class GpuPool(pulumi.ComponentResource):
+    """GPU nodes: tainted, labelled for this stack only, with the EFA interfaces of their type."""
+
+    node_group: aws.eks.NodeGroup
+
+    def __init__(self, name: str, args: GpuPoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("dynamo-recipes:nodes:GpuPool", name, None, opts)
+        pool, names, tags = args.plan.gpu_pool, args.plan.names, args.plan.tags
+        fixed = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
+        placement = None
+        if pool.placement_group:
+            group = aws.ec2.PlacementGroup(
+                f"{name}-placement",
+                name=names.placement_group,
+                strategy="cluster",
+                tags=named(tags, names.placement_group),
+                opts=fixed,
+            )
+            placement = aws.ec2.LaunchTemplatePlacementArgs(group_name=group.name)
+        template = aws.ec2.LaunchTemplate(
+            f"{name}-template",
+            name=names.gpu_launch_template,
+            instance_type=pool.instance_type,
+            network_interfaces=[_interface(nic, args.cluster.security_group_id) for nic in pool.nics],
+            instance_market_options=(
+                aws.ec2.LaunchTemplateInstanceMarketOptionsArgs(market_type=pool.market_type)
+                if pool.market_type
+                else None
+            ),
+            capacity_reservation_specification=_reservation(pool.reservation_id) if pool.reservation_id else None,
+            placement=placement,
+            block_device_mappings=[_root_volume(pool)],
+            metadata_options=_imds(),
+            tag_specifications=_tag_specifications(named(tags, names.gpu_node_group)),
+            user_data=_user_data(pool),
+            update_default_version=True,
+            tags=named(tags, names.gpu_launch_template),
+            opts=fixed,
+        )
+        self.node_group = aws.eks.NodeGroup(
+            f"{name}-nodes",
+            node_group_name=names.gpu_node_group,
+            cluster_name=args.cluster.cluster_name,
+            node_role_arn=args.cluster.node_role_arn,
+            subnet_ids=[args.network.nodes_subnet_id],
+            version=args.plan.cluster.version,
+            ami_type=pool.ami_type,
+            release_version=pool.ami_release,
+            capacity_type=pool.capacity_type,
+            launch_template=_newest(template),
+            scaling_config=_fixed_size(pool),
+            # MINIMAL takes a node away before it starts the next: there is no spare GPU node to be had.
+            update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable=1, update_strategy="MINIMAL"),
+            taints=[aws.eks.NodeGroupTaintArgs(key=GPU_TAINT_KEY, value=GPU_TAINT_VALUE, effect="NO_SCHEDULE")],
+            labels=pool.labels,
+            tags=named(tags, names.gpu_node_group),
+            opts=_group_options(self, pool, [args.cluster, args.network, *args.wait_for]),
+        )
+        self.register_outputs({"nodeGroup": self.node_group.node_group_name})
+
+
+def _group_options(
+    parent: pulumi.Resource, plan: NodePool, depends_on: Sequence[pulumi.Resource]
+) -> pulumi.ResourceOptions:
+    return pulumi.ResourceOptions(
+        parent=parent,
+        # network: without routes and NAT, nodes that still drain lose the control plane and their group hangs.
+        # cluster: the node role's policies and the add-ons a node needs to become Ready.
+        depends_on=depends_on,
+        delete_before_replace=True,
+        # Waiting for capacity is the recipe's to limit. Rolling updates and drains keep the provider's own hour.
+        custom_timeouts=pulumi.CustomTimeouts(create=f"{plan.create_timeout_minutes}m"),
+    )
+
+
+def _newest(template: aws.ec2.LaunchTemplate) -> aws.eks.NodeGroupLaunchTemplateArgs:
+    return aws.eks.NodeGroupLaunchTemplateArgs(id=template.id, version=template.latest_version.apply(str))
+
+
+def _fixed_size(plan: NodePool) -> aws.eks.NodeGroupScalingConfigArgs:
+    return aws.eks.NodeGroupScalingConfigArgs(min_size=plan.count, desired_size=plan.count, max_size=plan.count)
+
+
+def _root_volume(plan: NodePool) -> aws.ec2.LaunchTemplateBlockDeviceMappingArgs:
+    return aws.ec2.LaunchTemplateBlockDeviceMappingArgs(
+        device_name=_ROOT_DEVICE,
+        ebs=aws.ec2.LaunchTemplateBlockDeviceMappingEbsArgs(
+            volume_type="gp3", volume_size=plan.disk_gib, encrypted="true", delete_on_termination="true"
+        ),
+    )
+
+
+def _imds() -> aws.ec2.LaunchTemplateMetadataOptionsArgs:
+    # Two hops, so that pods without host network (the EFS driver's) still learn their zone; tokens are always required.
+    return aws.ec2.LaunchTemplateMetadataOptionsArgs(
+        http_endpoint="enabled", http_tokens="required", http_put_response_hop_limit=2
+    )
+
+
+def _tag_specifications(tags: Mapping[str, str]) -> list[aws.ec2.LaunchTemplateTagSpecificationArgs]:
+    return [aws.ec2.LaunchTemplateTagSpecificationArgs(resource_type=kind, tags=tags) for kind in _TAGGED_WITH_INSTANCE]
+
+
+def _user_data(plan: NodePool) -> str | None:
+    return base64.b64encode(plan.user_data.encode()).decode() if plan.user_data else None
+
+
+def _interface(nic: Nic, security_group: pulumi.Input[str]) -> aws.ec2.LaunchTemplateNetworkInterfaceArgs:
+    return aws.ec2.LaunchTemplateNetworkInterfaceArgs(
+        network_card_index=nic.card,
+        device_index=nic.device,
+        interface_type=nic.type,
+        # A template that lists interfaces gets no group from EKS, and none of its interfaces is removed by default.
+        security_groups=[security_group],
+        delete_on_termination="true",
+    )
+
+
+def _reservation(reservation_id: str) -> aws.ec2.LaunchTemplateCapacityReservationSpecificationArgs:
+    return aws.ec2.LaunchTemplateCapacityReservationSpecificationArgs(
+        capacity_reservation_target=aws.ec2.LaunchTemplateCapacityReservationSpecificationCapacityReservationTargetArgs(
+            capacity_reservation_id=reservation_id
+        )
+    )

@@ -1,0 +1,69 @@
+"""The graph itself, and the Job that says whether it serves.
+
+Deliberately not here: anything behind the graph (the operator makes pods and services) and a way in from outside: the
+endpoint is a cluster-internal service, reached by port-forward, because a load balancer would own AWS things nobody deletes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pulumi
+
+from components._objects import create, create_job
+from recipe.plan import Manifest, Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingArgs:
+    """What a Serving is made from."""
+
+    plan: Plan
+    wait_for: Sequence[pulumi.Resource]
+    """GPU nodes, devices, platform, caches, weights: without any of them the graph could never become ready."""
+
+
+class Serving(pulumi.ComponentResource):
+    """The DynamoGraphDeployment and its readiness Job."""
+
+    def __init__(self, name: str, args: ServingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("dynamo-recipes:serving:Serving", name, None, opts)
+        objects = args.plan.objects
+        waiting = pulumi.ResourceOptions(parent=self, depends_on=args.wait_for)
+        configs = [
+            create(f"{name}-{purpose}-config", manifest, waiting) for purpose, manifest in objects.graph_config.items()
+        ]
+        graph = create(
+            f"{name}-graph",
+            objects.graph,
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[*args.wait_for, *configs],
+                # The operator refuses to change these; everything else rolls out in place (facts/dynamo.md §1.3).
+                replacement_trigger=_immutable(objects.graph),
+            ),
+        )
+        account = create(f"{name}-account", objects.readiness_account, waiting)
+        role = create(f"{name}-role", objects.readiness_role, waiting)
+        binding = create(
+            f"{name}-binding",
+            objects.readiness_binding,
+            pulumi.ResourceOptions(parent=self, depends_on=[account, role]),
+        )
+        config = create(f"{name}-config", objects.readiness_config, waiting)
+        ready = create_job(
+            f"{name}-ready",
+            objects.readiness_job,
+            pulumi.ResourceOptions(parent=self, depends_on=[graph, account, binding, config]),
+        )
+        self.register_outputs({"graph": objects.graph["metadata"]["name"], "ready": ready.id})
+
+
+def _immutable(graph: Manifest) -> dict[str, object]:
+    """What of a graph's spec the operator holds immutable: its framework, and which components of which type it has."""
+    spec = graph["spec"]
+    return {
+        "backendFramework": spec.get("backendFramework", ""),
+        "components": sorted([component["name"], component["type"]] for component in spec["components"]),
+    }

@@ -1,0 +1,172 @@
+"""The caches: one EFS file system, and inside the cluster a volume and a claim for each cache.
+
+`FileSystem` is AWS' half (file system, mount target, access points, driver), `Caches` the cluster's half. The access points
+are made here and the volumes are static, so that the driver's controller never owns anything on EFS.
+Deliberately not here: what is written to the caches (weights.py) and EBS volumes (they would outlive the cluster).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+import pulumi_aws as aws
+
+from components._iam import service_role
+from components._objects import create, fill
+from components._tags import named
+from components.cluster import Cluster
+from components.network import Network
+from components.nodes import CpuPool
+from recipe.plan import Late, Plan
+
+_NFS = 2049
+_DRIVER_ACCOUNT = "efs-csi-controller-sa"
+"""Service account of the add-on's controller, in kube-system."""
+_DRIVER_POLICY = "service-role/AmazonEFSCSIDriverPolicy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileSystemArgs:
+    """What a FileSystem is made from."""
+
+    plan: Plan
+    network: Network
+    cluster: Cluster
+    nodes: CpuPool
+    """The driver's add-on needs nodes to become active."""
+
+
+class FileSystem(pulumi.ComponentResource):
+    """EFS with one access point per cache, and the driver that mounts it."""
+
+    late: dict[str, pulumi.Output[str]]
+    """The ids that stand as `${name}` in the manifests of the volumes."""
+
+    def __init__(self, name: str, args: FileSystemArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("dynamo-recipes:storage:FileSystem", name, None, opts)
+        names, plan, tags = args.plan.names, args.plan.storage, args.plan.tags
+        child = pulumi.ResourceOptions(parent=self)
+
+        files = aws.efs.FileSystem(
+            f"{name}-efs",
+            creation_token=names.efs_creation_token,
+            encrypted=True,
+            throughput_mode=plan.throughput_mode,
+            tags=named(tags, names.efs_creation_token),
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),  # the token collides on purpose
+        )
+        group = aws.ec2.SecurityGroup(
+            f"{name}-group",
+            name=names.efs_security_group,
+            description="NFS from the nodes",
+            vpc_id=args.network.vpc_id,
+            tags=named(tags, names.efs_security_group),
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),  # a name is unique in its VPC
+        )
+        from_nodes = aws.vpc.SecurityGroupIngressRule(
+            f"{name}-from-nodes",
+            security_group_id=group.id,
+            referenced_security_group_id=args.cluster.security_group_id,
+            ip_protocol="tcp",
+            from_port=_NFS,
+            to_port=_NFS,
+            description="NFS from the nodes",
+            tags=named(tags, names.efs_security_group),
+            opts=child,
+        )
+        aws.efs.MountTarget(
+            f"{name}-mount-target",
+            file_system_id=files.id,
+            subnet_id=args.network.nodes_subnet_id,
+            security_groups=[group.id],
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[from_nodes],  # who mounts it must also get through
+                delete_before_replace=True,  # one per zone and file system
+            ),
+        )
+        owner = aws.efs.AccessPointRootDirectoryCreationInfoArgs(
+            owner_uid=plan.uid, owner_gid=plan.gid, permissions="0755"
+        )
+        self.late = {Late.FILE_SYSTEM: files.id}
+        for claim in plan.claims:
+            point = aws.efs.AccessPoint(
+                f"{name}-{claim.purpose}",
+                file_system_id=files.id,
+                posix_user=aws.efs.AccessPointPosixUserArgs(uid=plan.uid, gid=plan.gid),
+                root_directory=aws.efs.AccessPointRootDirectoryArgs(path=claim.path, creation_info=owner),
+                tags=named(tags, claim.name),
+                opts=child,
+            )
+            self.late[Late.access_point(claim.purpose)] = point.id
+
+        role, policies = service_role(
+            f"{name}-driver-role", names.efs_role, "pods.eks.amazonaws.com", (_DRIVER_POLICY,), tags, child
+        )
+        association = aws.eks.PodIdentityAssociation(
+            f"{name}-driver-identity",
+            cluster_name=args.cluster.cluster_name,
+            namespace="kube-system",
+            service_account=_DRIVER_ACCOUNT,
+            role_arn=role.arn,
+            tags=named(tags, names.efs_role),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # policies: the driver must find them in force. cluster: its add-ons hold the Pod Identity agent.
+                depends_on=[*policies, args.cluster],
+                delete_before_replace=True,  # one per service account
+            ),
+        )
+        driver = aws.eks.Addon(
+            f"{name}-driver",
+            cluster_name=args.cluster.cluster_name,
+            addon_name="aws-efs-csi-driver",
+            resolve_conflicts_on_create="OVERWRITE",
+            resolve_conflicts_on_update="OVERWRITE",
+            tags=named(tags, "aws-efs-csi-driver"),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # association: credentials are injected when a pod is created, so it has to exist before. nodes: see above.
+                depends_on=[association, args.nodes],
+                delete_before_replace=True,
+            ),
+        )
+        self.register_outputs({"fileSystemId": files.id, "driver": driver.arn})
+
+
+@dataclass(frozen=True, kw_only=True)
+class CachesArgs:
+    """What Caches are made from."""
+
+    plan: Plan
+    files: FileSystem
+
+
+class Caches(pulumi.ComponentResource):
+    """The stack's namespace with its storage class, volumes and claims."""
+
+    namespace: pulumi.Resource
+
+    def __init__(self, name: str, args: CachesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("dynamo-recipes:storage:Caches", name, None, opts)
+        objects, child = args.plan.objects, pulumi.ResourceOptions(parent=self)
+        self.namespace = create(f"{name}-namespace", objects.namespace, child)
+        storage_class = create(f"{name}-class", objects.storage_class, child)
+        for purpose, manifest in objects.volumes.items():
+            volume = create(
+                f"{name}-{purpose}-volume",
+                fill(manifest, args.files.late),
+                # The class first: a volume and its claim find each other by it.
+                pulumi.ResourceOptions(parent=self, depends_on=[storage_class]),
+            )
+            create(
+                f"{name}-{purpose}-claim",
+                objects.claims[purpose],
+                pulumi.ResourceOptions(
+                    parent=self,
+                    # files: driver, its identity and the mount target have to be there first, and, on destroy, longer than the claim.
+                    depends_on=[self.namespace, storage_class, volume, args.files],
+                ),
+            )
+        self.register_outputs({"namespace": objects.namespace["metadata"]["name"]})

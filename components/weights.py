@@ -1,0 +1,49 @@
+"""The weights on the model cache: a Job downloads one pinned revision, resumes what is there, and verifies what it got.
+
+Deliberately not here: the decision who waits for it (`weights.wait` in the recipe, applied in `__main__.py`), and any copy of
+the token outside a Kubernetes Secret.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pulumi
+
+from components._objects import create, create_job, fill
+from components.nodes import CpuPool
+from components.storage import Caches
+from recipe.plan import Late, Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsArgs:
+    """What Weights are made from."""
+
+    plan: Plan
+    hf_token: pulumi.Output[str] | None
+    """Secret; given exactly when the plan has a token secret."""
+    caches: Caches
+    nodes: CpuPool
+    """With CoreDNS: the Job runs there and resolves the hub's name."""
+
+
+class Weights(pulumi.ComponentResource):
+    """The download Job with its script and, where the recipe asks for one, the token."""
+
+    def __init__(self, name: str, args: WeightsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("dynamo-recipes:weights:Weights", name, None, opts)
+        objects = args.plan.objects
+        # caches: the namespace and the claim; through them the driver, its identity and the mount target.
+        inside = pulumi.ResourceOptions(parent=self, depends_on=[args.caches])
+        config = create(f"{name}-config", objects.weights_config, inside)
+        needed: list[pulumi.Resource] = [config, args.caches, args.nodes]
+        if objects.token_secret is not None:
+            assert args.hf_token is not None, "the plan has a token secret"
+            needed.append(create(f"{name}-token", fill(objects.token_secret, {Late.HF_TOKEN: args.hf_token}), inside))
+        job = create_job(
+            f"{name}-job",
+            objects.weights_job,
+            pulumi.ResourceOptions(parent=self, depends_on=needed),
+        )
+        self.register_outputs({"job": job.id})
