@@ -1,0 +1,31 @@
+"""What the manifests are made from: the recipe and what the planner decided before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from recipe.catalogue import DynamoVersions, GpuInstance, Model
+from recipe.config import Recipe
+from recipe.plan import ClaimPlan, Names, StoragePlan, WorkerPlan
+
+
+@dataclass(frozen=True)
+class RenderContext:
+    """Input of `recipe.objects.build_objects`."""
+
+    stack: str
+    recipe: Recipe
+    names: Names
+    labels: dict[str, str]
+    """On every object and every pod."""
+    model: Model
+    gpu: GpuInstance
+    revision: str
+    snapshot_path: str
+    versions: DynamoVersions
+    workers: tuple[WorkerPlan, ...]
+    storage: StoragePlan
+
+    def claim(self, purpose: str) -> ClaimPlan:
+        """The cache for `purpose`: model, compilation or perf."""
+        return next(claim for claim in self.storage.claims if claim.purpose == purpose)

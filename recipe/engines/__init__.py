@@ -1,0 +1,48 @@
+"""Engines: each turns the recipe's engine-neutral settings into its own command line. One file per engine."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from recipe.config import Recipe, Role
+from recipe.engines.vllm import Vllm
+from recipe.engines.worker import EngineWorker
+from recipe.errors import Problem
+
+__all__ = ["ENGINES", "Engine", "EngineWorker", "engine_for"]
+
+
+class Engine(Protocol):
+    """What the graph needs to know of an engine."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The executable and its fixed arguments."""
+        ...
+
+    def args(self, worker: EngineWorker) -> tuple[str, ...]:
+        """Arguments of one role's workers."""
+        ...
+
+    def env(self, worker: EngineWorker) -> dict[str, str]:
+        """Environment of one role's workers, without the kv-transfer part."""
+        ...
+
+    def publishes_kv_events(self, recipe: Recipe, role: Role) -> bool:
+        """Whether the role's workers tell the router which prefixes they hold."""
+        ...
+
+    def check(self, recipe: Recipe) -> list[Problem]:
+        """What this engine cannot do of the recipe."""
+        ...
+
+
+ENGINES: dict[str, Engine] = {"vllm": Vllm()}
+
+
+def engine_for(name: str) -> tuple[Engine | None, list[Problem]]:
+    """The engine called `name`, or None and the problem that says which ones exist."""
+    if name in ENGINES:
+        return ENGINES[name], []
+    known = ", ".join(sorted(ENGINES))
+    return None, [Problem("engine", name, "this version renders no manifests for it", f"one of: {known}")]

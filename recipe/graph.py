@@ -1,0 +1,300 @@
+"""The DynamoGraphDeployment (nvidia.com/v1beta1): typed models for the part we use, and the graph of one stack.
+
+Fields and rules: facts/dynamo.md §1; a test validates every rendered graph against the real CRD. What the operator adds by
+itself (probes, discovery environment, services) is not written here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from recipe.config import Role
+from recipe.constants import CPU_POOL, GPU_RESOURCE, GPU_TOLERATION, GRAPH_LABEL, POOL_LABEL
+from recipe.context import RenderContext
+from recipe.engines import EngineWorker, engine_for
+from recipe.kv_transfer import KvTransferBundle, kv_transfer
+from recipe.plan import ClaimPlan, Manifest, WorkerPlan
+
+COMPONENT_LABEL: Final = "nvidia.com/dynamo-component"
+"""Set by the operator on every pod: the component's name."""
+WORKDIR: Final = "/workspace"
+"""Working directory of Dynamo's images (upstream EKS example disagg-p5)."""
+GRACE_SECONDS: Final = 60
+"""What the operator sets by default (facts/dynamo.md, "Observed"); said here so that a change of its default rolls nothing."""
+EPHEMERAL_STORAGE: Final = "2Gi"
+"""Request of a worker for logs and Triton's caches (templates of wheel 1.6.1)."""
+
+
+class Wire(BaseModel):
+    """A Kubernetes type: snake_case here, camelCase on the wire; a field the type does not have is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True)
+
+    def wire(self) -> Manifest:
+        """The object as the API server takes it, without what is unset."""
+        return self.model_dump(by_alias=True, exclude_none=True)
+
+
+class Metadata(Wire):
+    name: str | None = None
+    namespace: str | None = None
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class EnvVar(Wire):
+    name: str
+    value: str
+
+
+class Resources(Wire):
+    """Quantities are text: YAML would turn a bare `8` into a number."""
+
+    requests: dict[str, str]
+    limits: dict[str, str]
+
+
+class VolumeMount(Wire):
+    name: str
+    mount_path: str
+    read_only: bool | None = None
+
+
+class Container(Wire):
+    name: Literal["main"] = "main"
+    """The operator extends the container of this name."""
+    image: str
+    command: tuple[str, ...]
+    args: tuple[str, ...]
+    env: tuple[EnvVar, ...]
+    resources: Resources
+    volume_mounts: tuple[VolumeMount, ...]
+    working_dir: str = WORKDIR
+    security_context: dict[str, Any] | None = None
+
+
+class ClaimSource(Wire):
+    claim_name: str
+    read_only: bool | None = None
+
+
+class Volume(Wire):
+    name: str
+    persistent_volume_claim: ClaimSource
+
+
+class PodSpec(Wire):
+    containers: tuple[Container]
+    volumes: tuple[Volume, ...]
+    node_selector: dict[str, str]
+    tolerations: tuple[dict[str, str], ...] | None = None
+    affinity: dict[str, Any] | None = None
+    termination_grace_period_seconds: int = GRACE_SECONDS
+
+
+class PodTemplate(Wire):
+    metadata: Metadata
+    spec: PodSpec
+
+
+class Component(Wire):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
+    """Lower case: the operator lower-cases it for Services and Deployments."""
+    type: Literal["frontend", "worker", "prefill", "decode"]
+    replicas: Annotated[int, Field(ge=0)]
+    pod_template: PodTemplate
+    shared_memory_size: str | None = None
+
+
+class GraphSpec(Wire):
+    backend_framework: Literal["vllm", "trtllm"]
+    components: Annotated[tuple[Component, ...], Field(min_length=2, max_length=25)]
+
+
+class Graph(Wire):
+    api_version: Literal["nvidia.com/v1beta1"] = "nvidia.com/v1beta1"
+    kind: Literal["DynamoGraphDeployment"] = "DynamoGraphDeployment"
+    metadata: Metadata
+    spec: GraphSpec
+
+
+def make_graph(context: RenderContext) -> Graph:
+    """The graph of a stack: the frontend, and one component per role."""
+    return Graph(
+        metadata=Metadata(
+            name=context.names.graph,
+            namespace=context.names.namespace,
+            labels=context.labels,
+            # Foreground deletion, Pulumi's default, looped in older operators and held GPUs (ai-dynamo/dynamo#8204).
+            annotations={"pulumi.com/deletionPropagationPolicy": "background"},
+        ),
+        spec=GraphSpec(
+            backend_framework=context.recipe.engine,
+            components=(_frontend(context), *(_worker(context, plan) for plan in context.workers)),
+        ),
+    )
+
+
+# ── frontend ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _frontend(context: RenderContext) -> Component:
+    frontend = context.recipe.serving.frontend
+    # Requests are limits: a throttled router adds latency to every request, and the CPU pool was sized for exactly this.
+    size = {"cpu": str(frontend.cpu), "memory": f"{frontend.memory_gib}Gi"}
+    container = Container(
+        image=context.versions.frontend_image,
+        command=("python3", "-m", "dynamo.frontend"),
+        args=frontend_args(context),
+        env=_env(OFFLINE),
+        resources=Resources(requests=size, limits=size),
+        # The workers' model card names tokenizer and chat template by path: they must be where the workers see them.
+        volume_mounts=(_mount(context.claim("model"), read_only=True),),
+    )
+    return Component(
+        name="frontend",  # the Service is <graph>-frontend only with this name
+        type="frontend",
+        replicas=frontend.replicas,
+        pod_template=PodTemplate(
+            metadata=Metadata(labels=context.labels),
+            spec=PodSpec(
+                containers=(container,),
+                volumes=(_volume(context.claim("model"), read_only=True),),
+                node_selector={POOL_LABEL: CPU_POOL},
+            ),
+        ),
+    )
+
+
+def frontend_args(context: RenderContext) -> tuple[str, ...]:
+    """Flags of `dynamo.frontend` (wheel ai-dynamo 1.6.1, frontend_args.py and kv_router_args.py)."""
+    recipe, router = context.recipe, context.recipe.router
+    args = ["--router-mode", router.mode]
+    if recipe.engine_tuning.block_size is not None:
+        args += ["--kv-cache-block-size", str(recipe.engine_tuning.block_size)]
+    if router.mode != "kv":
+        return tuple(args)
+    if router.overlap_credit is not None:
+        args += ["--router-kv-overlap-score-credit", f"{router.overlap_credit:g}"]
+    if router.temperature is not None:
+        args += ["--router-temperature", f"{router.temperature:g}"]
+    engine = engine_for(recipe.engine)[0]
+    assert engine is not None, f"the planner refuses engine {recipe.engine} before it renders anything"
+    if not any(engine.publishes_kv_events(recipe, role) for role in recipe.workers):
+        args.append(
+            "--no-router-kv-events"
+        )  # nobody publishes: predict from its own routing instead of waiting for events
+    if recipe.serving.frontend.replicas > 1:
+        args.append("--router-replica-sync")  # else each counts only the load it sent itself
+    return tuple(args)
+
+
+# ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+OFFLINE: Final = {"HF_HUB_OFFLINE": "1"}
+"""The verified snapshot is on the cache: a look-up on the hub could only fetch something else, on GPU time."""
+
+_CANARY_OFF: Final = {"DYN_HEALTH_CHECK_ENABLED": "false"}
+"""On by default since 1.5.0 (ai-dynamo/dynamo#11083): it sends the engine requests of its own, which wait behind long prefills
+and then restart a worker that is only busy. Off in upstream's recipes too; /live and /health still watch the process."""
+
+
+def _worker(context: RenderContext, plan: WorkerPlan) -> Component:
+    recipe = context.recipe
+    pool = recipe.workers[plan.role]
+    engine = engine_for(recipe.engine)[0]
+    assert engine is not None, f"the planner refuses engine {recipe.engine} before it renders anything"
+    bundle = kv_transfer(recipe, plan.role, context.gpu)
+    worker = EngineWorker(
+        recipe=recipe,
+        role=plan.role,
+        model=context.model,
+        snapshot_path=context.snapshot_path,
+        cache_path=f"{context.claim('compilation').mount}/{compilation_key(context, plan)}",
+        kv_transfer=bundle,
+    )
+    container = Container(
+        image=plan.image,
+        command=engine.command,
+        args=engine.args(worker),
+        env=_env(OFFLINE | _CANARY_OFF | engine.env(worker) | (bundle.env if bundle else {})),
+        resources=_worker_resources(context, plan, bundle),
+        volume_mounts=(_mount(context.claim("model"), read_only=True), _mount(context.claim("compilation"))),
+        security_context=bundle.security_context if bundle else None,
+    )
+    return Component(
+        name=plan.component,
+        type=plan.role,
+        replicas=plan.replicas,
+        shared_memory_size=f"{pool.shared_memory_gib}Gi",
+        pod_template=PodTemplate(
+            metadata=Metadata(labels=context.labels),
+            spec=PodSpec(
+                containers=(container,),
+                volumes=(_volume(context.claim("model"), read_only=True), _volume(context.claim("compilation"))),
+                node_selector={POOL_LABEL: context.names.prefix},
+                tolerations=(GPU_TOLERATION,),
+                affinity=_affinity(context, plan.role, bundle),
+            ),
+        ),
+    )
+
+
+def _worker_resources(context: RenderContext, plan: WorkerPlan, bundle: KvTransferBundle | None) -> Resources:
+    pool = context.recipe.workers[plan.role]
+    # Extended resources and memory: request = limit. Where a GPU request differs from its limit, admission says nothing and
+    # the Deployment never appears (facts/dynamo.md, "Observed"). No CPU limit: throttling a worker idles its GPUs.
+    exact = {GPU_RESOURCE: str(plan.gpus), "memory": f"{pool.memory_gib}Gi", **(bundle.resources if bundle else {})}
+    return Resources(requests={"cpu": str(pool.cpu), "ephemeral-storage": EPHEMERAL_STORAGE, **exact}, limits=exact)
+
+
+def compilation_key(context: RenderContext, plan: WorkerPlan) -> str:
+    """What compiled code depends on, as a directory: image version, GPU, tensor parallelism, weight type.
+
+    The CRD's `compilationCache` is not used: the operator then sets VLLM_CACHE_ROOT to the root of the claim, after our own
+    value (backend_vllm.go@003d1ee), and every version and GPU type would share one directory.
+    """
+    version = plan.image.rpartition(":")[2]
+    return f"{context.recipe.engine}-{version}/{context.gpu.gpu}-tp{plan.tensor_parallel}-{context.model.weight_dtype}"
+
+
+def _affinity(context: RenderContext, role: Role, bundle: KvTransferBundle | None) -> Manifest | None:
+    """One zone, and the roles apart where there is room: transfers between two pods of one node fail with EAGAIN
+    (ai-dynamo/dynamo#7764). Preferred only: required, a graph that fits would stay Pending (#4107)."""
+    if bundle is None:
+        return None
+    others = [plan.component for plan in context.workers if plan.role != role]
+    expressions = [
+        {"key": GRAPH_LABEL, "operator": "In", "values": [context.names.graph]},
+        {"key": COMPONENT_LABEL, "operator": "In", "values": others},
+    ]
+    apart = {
+        "weight": 100,
+        "podAffinityTerm": {
+            "labelSelector": {"matchExpressions": expressions},
+            "topologyKey": "kubernetes.io/hostname",
+        },
+    }
+    return {
+        "podAffinity": bundle.pod_affinity(context.names.graph),
+        "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [apart]},
+    }
+
+
+# ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _env(values: dict[str, str]) -> tuple[EnvVar, ...]:
+    return tuple(EnvVar(name=name, value=value) for name, value in sorted(values.items()))
+
+
+def _mount(claim: ClaimPlan, *, read_only: bool = False) -> VolumeMount:
+    return VolumeMount(name=claim.name, mount_path=claim.mount, read_only=read_only or None)
+
+
+def _volume(claim: ClaimPlan, *, read_only: bool = False) -> Volume:
+    source = ClaimSource(claim_name=claim.name, read_only=read_only or None)
+    return Volume(name=claim.name, persistent_volume_claim=source)

@@ -1,0 +1,104 @@
+"""The download Job: puts one commit of the model on the cache, verified, before any GPU is paid for."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+from typing import Final
+
+from recipe.catalogue import JOB_IMAGE
+from recipe.context import RenderContext
+from recipe.jobs import (
+    CONTAINER_SECURITY,
+    SCRIPTS_MOUNT,
+    SCRIPTS_VOLUME_MOUNT,
+    TMP_VOLUME_MOUNT,
+    JobSpec,
+    build_job,
+)
+from recipe.jobs import SCRIPTS as SCRIPTS_FOLDER
+from recipe.plan import Late, Manifest
+
+TOKEN_SECRET: Final = "hf-token-secret"  # noqa: S105 - the name of an object (upstream's)
+REQUIREMENTS: Final = "requirements.txt"
+PACKAGES_MOUNT: Final = "/packages"
+
+FAST_MODE_GIB: Final = 64
+"""From this memory on, huggingface_hub's fast mode: it buffers up to 64 GB, else at most 8 GB
+(https://huggingface.co/docs/hub/en/xet/using-xet-storage#download-buffers, in upstream's download Job)."""
+
+ATTEMPTS: Final = 3
+"""Pods. The script itself retries what passes; this is for a lost node or a killed process (upstream: backoffLimit 3)."""
+
+
+def snapshot_path(mount: str, model_id: str, revision: str) -> str:
+    """Directory of one commit in a Hugging Face cache whose HF_HOME is `mount`."""
+    repository = "models--" + model_id.replace("/", "--")
+    return str(PurePosixPath(mount) / "hub" / repository / "snapshots" / revision)
+
+
+def token_secret(context: RenderContext) -> Manifest | None:
+    """The Hugging Face token, only where the recipe asks for it. The value is put in by the component."""
+    if not context.recipe.weights.token:
+        return None
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": TOKEN_SECRET, "namespace": context.names.namespace, "labels": context.labels},
+        "type": "Opaque",
+        "stringData": {"HF_TOKEN": Late.HF_TOKEN},
+    }
+
+
+def weights_job(context: RenderContext) -> tuple[Manifest, Manifest]:
+    """ConfigMap and Job of the download."""
+    weights, claim = context.recipe.weights, context.claim("model")
+    cache: Manifest = {"name": claim.name, "mountPath": claim.mount}
+    packages: Manifest = {"name": "packages", "mountPath": PACKAGES_MOUNT}
+    fast = weights.memory_gib >= FAST_MODE_GIB
+    install: Manifest = {
+        "name": "install",
+        "image": JOB_IMAGE,
+        "command": ["python", "-m", "pip", "install"],
+        # Every wheel by version and hash: what verifies the weights should itself be verified.
+        "args": [
+            *("--require-hashes", "--only-binary=:all:", "--no-deps", "--no-cache-dir", "--no-compile"),
+            *("--disable-pip-version-check", "--retries=10", f"--target={PACKAGES_MOUNT}"),
+            f"--requirement={SCRIPTS_MOUNT}/{REQUIREMENTS}",
+        ],
+        "env": [{"name": "HOME", "value": "/tmp"}],
+        "resources": {"requests": {"cpu": "1", "memory": "512Mi"}, "limits": {"memory": "512Mi"}},
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [SCRIPTS_VOLUME_MOUNT, TMP_VOLUME_MOUNT, packages],
+    }
+    return build_job(
+        context,
+        JobSpec(
+            purpose="weights",
+            modules=("download",),
+            files={REQUIREMENTS: (SCRIPTS_FOLDER / "download-requirements.txt").read_text()},
+            env={
+                "MODEL_ID": context.model.id,
+                "MODEL_REVISION": context.revision,
+                "HF_HOME": claim.mount,
+                "HF_XET_HIGH_PERFORMANCE": "1" if fast else "0",
+                # Each chunk is read once: a cache of them would only be written to EFS, which bills for it.
+                "HF_XET_CACHE": "/tmp/xet",
+                "HF_XET_CHUNK_CACHE_SIZE_BYTES": "0",
+                "HF_HUB_DISABLE_TELEMETRY": "1",
+                "PYTHONPATH": PACKAGES_MOUNT,
+            },
+            env_from=({"secretRef": {"name": TOKEN_SECRET}},) if weights.token else (),
+            cpu="2",  # upstream's download Job: 2, at most 8
+            cpu_limit="8",
+            memory=f"{weights.memory_gib}Gi",
+            deadline_seconds=weights.timeout_minutes * 60,
+            attempts=ATTEMPTS,
+            final_exit_codes=(2, 3, 4),
+            init_containers=(install,),
+            volumes=(
+                {"name": "packages", "emptyDir": {}},
+                {"name": claim.name, "persistentVolumeClaim": {"claimName": claim.name}},
+            ),
+            volume_mounts=({**packages, "readOnly": True}, cache),
+        ),
+    )
