@@ -161,20 +161,19 @@ def test_an_unknown_price_is_said_not_silently_zero() -> None:
             "InsufficientInstanceCapacity",
         ),
         ({"access__zone_id": "usw2-az1"}, "access.zone_id", "access.region: us-west-2"),
-        ({"access__region": "us-est-2"}, "access.region", "did you mean us-east-2?"),
+        ({"access__region": "us-eastt-2"}, "access.region", "did you mean us-east-2?"),
         ({"versions": {"dynamo": "1.5"}}, "versions.dynamo", "1.6.1"),
         ({"engine": "trtllm"}, "engine", "vllm"),
-        ({"workers__decode__memory_gib": 1200}, "workers.decode", "memory_gib at most"),
-        ({"workers__decode__cpu": 100}, "workers.decode", "cpu at most"),
+        ({"workers__prefill__memory_gib": 700}, "workers.prefill", "memory_gib at most"),
+        ({"workers__prefill__cpu": 64}, "workers.prefill", "cpu at most"),
         ({"workers__decode__shared_memory_gib": 400}, "workers.decode.shared_memory_gib", "less than memory_gib"),
         ({"hardware__cpu": {"instance_type": "m7i.2xlarge", "nodes": 2}}, "hardware.cpu", "m7i.2xlarge"),
         ({"workers__prefill__tensor_parallel": 1}, "workers.prefill.tensor_parallel", "tensor_parallel: 2"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_way_out(changes: dict[str, Any], path: str, says: str) -> None:
-    found = {problem.path: problem for problem in refused(**changes)}
-    assert path in found, f"the message must point at {path}; it says {[str(problem) for problem in found.values()]}"
-    assert says in str(found[path])
+    found = [str(problem) for problem in refused(**changes) if problem.path == path]
+    assert any(says in message for message in found), f"a problem at {path} must say {says!r}; there is {found}"
 
 
 def test_the_frontend_does_not_fit_a_node_with_just_as_many_cpus() -> None:
