@@ -1,0 +1,57 @@
+"""What goes wrong in a rehearsal: a typed list read from JSON, so that a failure can be had on purpose and again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Fault(_Model):
+    """One thing that goes wrong.
+
+    `type` is a whole type token or its last part (`NodeGroup`). `when`: `before` the cloud accepts the request (nothing exists then), or
+    `after` (it exists, and the engine is told why it is not what was asked for). `times`: how often; None is always.
+
+    For a create `after`, `error` says what happens to it: a node group `InsufficientInstanceCapacity` (`late_s`: it comes that many
+    seconds after the request all the same); a weights Job `401`, `429` (slower by `delay_s`) or `disk-full`; a graph `failed`,
+    `ImagePullBackOff` or `CrashLoopBackOff`. Anything else is the text of the error. `delay_s` makes the operation that much longer.
+    """
+
+    op: Literal["create", "read", "update", "delete"] = "create"
+    type: Annotated[str, Field(min_length=1)]
+    name_contains: str = ""
+    times: Annotated[int, Field(ge=1)] | None = 1
+    when: Literal["before", "after"] = "before"
+    error: str | None = None
+    delay_s: Annotated[float, Field(ge=0)] = 0
+    late_s: Annotated[float, Field(gt=0)] | None = None
+
+    def matches(self, op: str, typ: str, name: str) -> bool:
+        return op == self.op and self.type in (typ, typ.rpartition(":")[2]) and self.name_contains in name
+
+
+class Faults(_Model):
+    """`capacity`: how many instances of a type there are at all (a type not named is plentiful)."""
+
+    faults: tuple[Fault, ...] = ()
+    capacity: dict[str, Annotated[int, Field(ge=0)]] = {}
+
+    @classmethod
+    def load(cls, path: Path) -> Faults:
+        """Read `path`. ValueError names the file, the place and what is wrong with it."""
+        try:
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise ValueError(f"{path}: no such faults file") from None
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path}: not JSON: {error}") from None
+        except ValidationError as error:
+            lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+            raise ValueError("\n".join(lines)) from None
