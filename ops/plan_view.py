@@ -8,7 +8,6 @@ from typing import Any, Final
 import typer
 from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -66,8 +65,7 @@ def _sections(plan: Plan, fixes: dict[str, str], warnings: Sequence[str]) -> Ite
 def _section(title: str, *body: RenderableType) -> Iterator[RenderableType]:
     yield Text()
     yield Text(title, style="bold")
-    for part in body:
-        yield Padding(part, (0, 0, 0, 2))
+    yield from body
 
 
 def _table(*columns: str, right: Sequence[str] = ()) -> Table:

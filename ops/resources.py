@@ -9,9 +9,10 @@ from recipe.plan import Plan
 
 @dataclass(frozen=True)
 class Room:
-    """One group of resources that come together. `kinds`: how many of each resource type, by its short name."""
+    """The resources of one component. `kinds`: how many of each resource type, by its short name."""
 
     name: str
+    """The component's name in the program, too."""
     kinds: dict[str, int]
     why_here: str
 
@@ -27,45 +28,36 @@ def rooms(plan: Plan) -> tuple[Room, ...]:
         "Vpc": 1, "InternetGateway": 1, "Subnet": 3, "Eip": 1, "NatGateway": 1, "RouteTable": 2, "Route": 2,
         "RouteTableAssociation": 2, "VpcEndpoint": 1,
     }  # fmt: skip
+    admins = len(plan.cluster.admin_principals)
     cluster = {
-        "LogGroup": 1, "Role": 2, "RolePolicyAttachment": 4, "Cluster": 1, "Addon": 4,
-        "AccessEntry": len(plan.cluster.admin_principals), "AccessPolicyAssociation": len(plan.cluster.admin_principals),
+        "LogGroup": 1, "Role": 2, "RolePolicyAttachment": 4, "Cluster": 1, "Addon": 3, "AccessEntry": admins,
+        "AccessPolicyAssociation": admins,
     }  # fmt: skip
-    cpu = {"LaunchTemplate": 1, "NodeGroup": 1}
-    storage = {
-        "SecurityGroup": 1, "SecurityGroupIngressRule": 1, "FileSystem": 1, "MountTarget": 1, "AccessPoint": claims, "Role": 1,
-        "RolePolicyAttachment": 1, "PodIdentityAssociation": 1, "Addon": 1, "StorageClass": 1, "PersistentVolume": claims,
-        "PersistentVolumeClaim": claims,
+    cpu = {"LaunchTemplate": 1, "NodeGroup": 1, "Addon": 1}
+    files = {
+        "FileSystem": 1, "SecurityGroup": 1, "SecurityGroupIngressRule": 1, "MountTarget": 1, "AccessPoint": claims, "Role": 1,
+        "RolePolicyAttachment": 1, "PodIdentityAssociation": 1, "Addon": 1,
     }  # fmt: skip
+    caches = {"Namespace": 1, "StorageClass": 1, "PersistentVolume": claims, "PersistentVolumeClaim": claims}
     weights = {"Secret": int(plan.objects.token_secret is not None), "ConfigMap": 1, "Job": 1}
+    job = {"ServiceAccount": 1, "Role": 1, "RoleBinding": 1, "ConfigMap": 1, "Job": 1}
     gpu = {"PlacementGroup": int(plan.gpu_pool.placement_group), "LaunchTemplate": 1, "NodeGroup": 1}
+    serving = {"DynamoGraphDeployment": 1, **job, "ConfigMap": 1 + len(plan.objects.graph_config)}
     wait = "when the platform is ready and the API server has accepted the graph"
     if plan.recipe.weights.wait:
         wait = "when the weights are on disk, the platform is ready and the API server has accepted the graph"
     found = (
         Room("network", network, "first: nodes reach AWS through it, and it outlives them"),
         Room("cluster", cluster, "after the network; logs into a group made before it"),
-        Room("CPU nodes", cpu, "after vpc-cni; everything that is not a worker runs here"),
-        Room("storage", storage, "beside the CPU nodes; claims bind once the CSI driver runs"),
-        Room("weights", weights, "as soon as the model's claim is bound"),
+        Room("cpu", cpu, "after vpc-cni; everything that is not a worker runs here"),
+        Room("files", files, "beside the CPU nodes; identity before the CSI driver"),
+        Room("caches", caches, "when the CSI driver runs"),
+        Room("weights", weights, "when the model's claim is bound"),
         Room("platform", {"Release": 1}, "after the CPU nodes"),
-        Room(
-            "admission",
-            {"ServiceAccount": 1, "Role": 1, "RoleBinding": 1, "ConfigMap": 1, "Job": 1},
-            "after the platform: dry run of the graph",
-        ),
-        Room("devices", {"Release": len(plan.devices)}, "before the GPU nodes, whose pods they wait for"),
-        Room("GPU nodes", gpu, f"last of what is paid by the hour: {wait}"),
-        Room(
-            "graph",
-            {"ConfigMap": len(plan.objects.graph_config), "DynamoGraphDeployment": 1},
-            "when the GPU nodes are there",
-        ),
-        Room(
-            "readiness",
-            {"ServiceAccount": 1, "Role": 1, "RoleBinding": 1, "ConfigMap": 1, "Job": 1},
-            "ends when one completion came back",
-        ),
+        Room("devices", {"Release": len(plan.devices)}, "before the GPU nodes, on which their pods will run"),
+        Room("admission", job, "after the platform: the API server judges the graph in a dry run"),
+        Room("gpu", gpu, f"last of what is paid by the hour: {wait}"),
+        Room("serving", serving, "when the GPU nodes are there; ends when one completion came back"),
     )
     return tuple(
         Room(room.name, {kind: count for kind, count in room.kinds.items() if count}, room.why_here) for room in found

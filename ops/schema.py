@@ -71,11 +71,7 @@ def _sentences() -> dict[tuple[str, str], str]:
     classes = [node for node in ast.parse(inspect.getsource(config)).body if isinstance(node, ast.ClassDef)]
     for node in classes:
         for field, below in zip(node.body, node.body[1:], strict=False):
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                if (
-                    isinstance(below, ast.Expr)
-                    and isinstance(below.value, ast.Constant)
-                    and isinstance(below.value.value, str)
-                ):
-                    found[node.name, field.target.id] = inspect.cleandoc(below.value.value)
+            match field, below:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(sentence))):
+                    found[node.name, name] = inspect.cleandoc(sentence)
     return found
