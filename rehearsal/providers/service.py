@@ -78,6 +78,9 @@ class Provider(ResourceProviderServicer):
         )
 
     def Configure(self, request: Any, context: grpc.ServicerContext) -> Any:
+        # Region, account and upsert decide what the cloud refuses. Lists arrive as JSON text.
+        given = decode(request.args, Secrets())
+        self.cloud.configure(self.package, {key: _unpacked(value) for key, value in given.items()})
         return pb.ConfigureResponse(acceptSecrets=True, supportsPreview=True)
 
     # The life of a resource.
@@ -224,6 +227,10 @@ def _active_cluster(config: dict[str, Any]) -> Any:
         return next((item["cluster"] for item in kubeconfig.get("clusters", []) if item["name"] == name), None)
     except (yaml.YAMLError, AttributeError, KeyError, TypeError):
         return config.get("kubeconfig")  # a path, or not a kubeconfig: compare it as it stands
+
+
+def _unpacked(value: Any) -> Any:
+    return json.loads(value) if isinstance(value, str) and value.startswith("[") else value
 
 
 def _top(path: str) -> str:

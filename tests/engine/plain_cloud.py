@@ -20,6 +20,9 @@ class PlainCloud:
     def _save(self, things: dict[str, Props]) -> None:
         self.file.write_text(json.dumps(things))
 
+    def configure(self, provider: str, config: Props) -> None:
+        """Nothing here depends on a provider's configuration."""
+
     def known(self, typ: str) -> bool:
         return typ.startswith(("aws:plain/", "kubernetes:plain/"))
 
