@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 JOB_LABEL = (
     "dynamo-recipes/job"  # weights | admission | readiness: what the Job does, hence how long and how it can fail
 )
-GRAPH_LABEL = "dynamo-recipes/graph"  # the graph a readiness Job waits for, where the namespace has more than one
+# What a readiness Job is told by its environment: which graph, and how long it bears what may pass.
+_GRAPH, _UNSCHEDULABLE_GRACE, _IMAGE_GRACE = "GRAPH", "UNSCHEDULABLE_GRACE_SECONDS", "IMAGE_GRACE_SECONDS"
 
 # What runs on every node, and on an untainted one also CoreDNS and the CSI controllers: EKS defaults (kube-proxy 100m, aws-node 2 x 25m,
 # CoreDNS 2 x 100m/70Mi); the rest is an assumption.
@@ -289,10 +290,12 @@ class Kubernetes:
         fault = call.fault
         match call.type:
             case rules.JOB:
+                seconds = get(call.inputs, "spec.activeDeadlineSeconds")
                 return {
                     "phase": "pending",
                     "message": "",
                     "placed": {},
+                    "deadline_at": None if seconds is None else self._cloud.clock.now() + seconds,
                     "fault": fault.error if fault else None,
                     "fault_delay": fault.delay_s if fault else 0,
                 }
@@ -759,7 +762,7 @@ class Kubernetes:
                 continue
             times += [
                 t
-                for key in ("ready_at", "done_at", "gives_up_at")
+                for key in ("ready_at", "done_at", "gives_up_at", "deadline_at")
                 if (t := record.extra.get(key)) is not None and t > now
             ]
         return min(times, default=None)
@@ -960,6 +963,10 @@ class Kubernetes:
         extra = job.extra
         if extra["phase"] in _ENDED or job.status == "DELETING":
             return
+        if extra["deadline_at"] is not None and extra["deadline_at"] <= now:
+            last = extra["message"] or f"it was {extra['phase']}"
+            self._end(job, "failed", f"DeadlineExceeded: Job was active longer than specified deadline ({last})")
+            return
         if extra["phase"] == "running" and not extra["placed"]:
             extra["phase"] = "pending"  # its node went: the controller makes the pod anew
         if extra["phase"] == "pending" and not self._start_job(job, now):
@@ -1004,7 +1011,7 @@ class Kubernetes:
             seconds = d["image.small"] + (5 if extra["fault"] == "401" else d[key] / 2)
         extra |= {"phase": "running", "started_at": now, "done_at": now + seconds}
         if kind == "readiness":
-            extra |= {"done_at": None, "gives_up_at": now + d["image.small"] + d["readiness.grace"]}
+            extra |= {"done_at": None, "gives_up_at": None}
         self._cloud.event("job-running", job.name, kind)
         return True
 
@@ -1043,11 +1050,15 @@ class Kubernetes:
         )
         return f"the API server refuses the graph: {'; '.join(errors)}" if errors else None
 
+    @staticmethod
+    def _environment(job: Record) -> dict[str, str]:
+        containers = many(get(job.inputs, "spec.template.spec.containers"))
+        return {str(v["name"]): str(v.get("value", "")) for c in containers for v in many(c.get("env")) if "name" in v}
+
     def _graph_of(self, job: Record) -> Record | None:
         namespace = self.namespace(JOB, job.inputs)
-        labels = {**get(job.inputs, "spec.template.metadata.labels", {}), **get(job.inputs, "metadata.labels", {})}
         inside = [g for g in self._store.of(DGD, cluster=job.cluster) if self.namespace(DGD, g.inputs) == namespace]
-        if name := labels.get(GRAPH_LABEL):
+        if name := self._environment(job).get(_GRAPH):
             return next((g for g in inside if self.name(DGD, g.inputs) == name), None)
         return inside[0] if len(inside) == 1 else None
 
@@ -1060,15 +1071,16 @@ class Kubernetes:
                 self._end(job, "complete")
             return
         extra["done_at"] = None
-        problem = "there is no graph to wait for" if graph is None else None
-        if graph is not None and (graph.extra["state"] == "failed" or "BackOff" in graph.extra["message"]):
-            self._end(job, "failed", f"graph {graph.name}: {graph.extra['state']}: {graph.extra['message']}")
+        if graph is None:
+            self._end(job, "failed", "there is no graph to wait for")
             return
-        if graph is not None and graph.extra.get("blocked_since") is not None:
-            problem = graph.extra["message"]
-        if problem is None:
+        problem = graph.extra["message"] if graph.extra.get("blocked_since") is not None else None
+        if graph.extra["state"] == "failed" or (problem and "CrashLoopBackOff" in problem):
+            self._end(job, "failed", f"graph {graph.name}: {graph.extra['state']}: {graph.extra['message']}")
+        elif problem is None:
             extra["gives_up_at"] = None
         elif extra["gives_up_at"] is None:
-            extra["gives_up_at"] = now + self._cloud.durations["readiness.grace"]
+            asked = self._environment(job).get(_IMAGE_GRACE if "ImagePullBackOff" in problem else _UNSCHEDULABLE_GRACE)
+            extra["gives_up_at"] = now + (float(asked) if asked else self._cloud.durations["readiness.grace"])
         elif extra["gives_up_at"] <= now:
-            self._end(job, "failed", f"graph {graph.name if graph else ''}: {problem}")
+            self._end(job, "failed", f"graph {graph.name}: {problem}")
