@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.empty_pb2 import Empty
 from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import LanguageRuntimeServicer, language_pb2, plugin_pb2
 from pulumi.runtime.proto.language_pb2_grpc import add_LanguageRuntimeServicer_to_server
 
-from rehearsal.watch import end_with, quiet_signals
+from rehearsal.watch import SESSION, end_with, quiet_signals
 
 MESSAGE_LIMIT_BYTES = 400 * 1024 * 1024  # as Pulumi's own hosts and providers
 _LIMITS = [("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES), ("grpc.max_send_message_length", -1)]
@@ -47,8 +48,6 @@ class Host(LanguageServer):
         return language_pb2.GetProgramDependenciesResponse()
 
     def Cancel(self, request: Any, context: grpc.ServicerContext) -> Any:
-        from google.protobuf.empty_pb2 import Empty
-
         return Empty()  # the program ends by itself when the engine closes its resource monitor
 
     def Run(self, request: Any, context: grpc.ServicerContext) -> Any:
@@ -66,6 +65,8 @@ class Host(LanguageServer):
 def main() -> None:
     quiet_signals(also_interrupt=True)
     end_with(os.getppid())
+    if session := os.environ.get(SESSION):  # the engine looks after no one's end; without us and the providers it ends
+        end_with(int(session))
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=8), options=_LIMITS)
     servicer: LanguageRuntimeServicer = Host()
     add_LanguageRuntimeServicer_to_server(servicer, server)

@@ -38,6 +38,7 @@ import yaml
 
 from rehearsal.engine import Engine, ensure_engine
 from rehearsal.errors import SetupError
+from rehearsal.watch import SESSION
 
 ROOT = Path(__file__).resolve().parents[1]
 # The engine's default follows the number of cores; what the pretend cloud does at once must not.
@@ -206,6 +207,8 @@ class Session:
         for process in (self._running, self._providers):
             if process is not None:
                 end_tree(process)
+                if process.stdout is not None:
+                    process.stdout.close()
         self._running = self._providers = None
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
@@ -281,6 +284,7 @@ class Session:
             "PULUMI_IGNORE_AMBIENT_PLUGINS": "true",  # one the user happens to have on PATH
             "PULUMI_DEBUG_COMMANDS": "true",  # --event-log exists only with it
             "KUBECONFIG": os.devnull,
+            SESSION: str(os.getpid()),
             PLACEHOLDERS: "1",
         }
 

@@ -13,6 +13,7 @@ from types import FrameType
 
 import psutil
 
+SESSION = "DYNAMO_RECIPES_SESSION"  # environment variable with the process id of the rehearsal's session
 _POLL_SECONDS = 0.25
 
 

@@ -202,7 +202,7 @@ with Session(project=Path(sys.argv[1]), cloud="tests.engine.plain_cloud:PlainClo
     session.run(["up", "--yes", "--skip-preview", "--stack", "dev"],
                 on_event=lambda e: print(e.kind, e.op, e.name, flush=True))
 """
-SLOW = THING + "import time\nThing('one')\nfor i in range(600):\n    time.sleep(0.1)\n"
+SLOW = THING + "import asyncio\nThing('one')\nThing('two', of=pulumi.Output.from_input(asyncio.sleep(60, result=1)))\n"
 
 
 def start_script(project: Path) -> tuple[subprocess.Popen[str], Path, list[psutil.Process]]:
@@ -220,7 +220,9 @@ def start_script(project: Path) -> tuple[subprocess.Popen[str], Path, list[psuti
     for line in script.stdout:
         if line.strip() == "done create one":
             break
-    return script, folder, psutil.Process(script.pid).children(recursive=True)
+    children = psutil.Process(script.pid).children(recursive=True)
+    assert len(children) >= 3, "engine, language host and providers should be running"
+    return script, folder, children
 
 
 def left_of(processes: list[psutil.Process], within_s: float) -> list[psutil.Process]:
@@ -233,7 +235,6 @@ def test_a_signal_in_mid_up_ends_everything_and_leaves_nothing(
     number: signal.Signals, engine: object, make_project: Callable[[str], Path]
 ) -> None:
     script, folder, children = start_script(make_project(SLOW))
-    assert len(children) >= 3, "engine, language host and providers should be running"
     began = time.monotonic()
     os.kill(script.pid, number)
     _, errors = script.communicate(timeout=60)
