@@ -199,7 +199,7 @@ def test_zone_and_gpu_mistakes_come_together() -> None:
 
 # ── what only the user knows ─────────────────────────────────────────────────────────────────────────────────────────
 
-UNSET = {"access": {"region": "us-east-2"}}
+UNSET: dict[str, Any] = {"access": {"region": "us-east-2"}}
 
 
 def test_a_real_run_asks_for_what_only_the_user_knows_with_the_exact_commands() -> None:
