@@ -119,7 +119,7 @@ class TreeActivity:
         except psutil.Error:
             mine = {os.getpid()}
         for process in todo:
-            if process.pid in mine:
+            if process.pid in mine and process.pid != self._pid:
                 continue
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()

@@ -685,39 +685,34 @@ class Aws:
         for instance in instances:
             instance.extra["terminate_at"] = self._cloud.clock.now() + after
 
-    def blocker(self, record: Record) -> tuple[rules.Blocks, str] | None:
-        """The first rule that keeps `record` from going, with the service's words."""
-        names = {record.id, record.outputs.get("arn"), record.field("name")} - {None, ""}
+    def blocker(self, record: Record) -> str | None:
+        """Why `record` cannot go: the service's words, and who holds it."""
+        text, holders = "", []
         for row in rules.blocks(record.type):
-            text = row.error.format(**{**record.inputs, "id": record.id})
-            if row.by == "@interfaces":
-                holders = [
-                    who
-                    for who, subnet, groups in self.interfaces()
-                    if record.id in ([subnet] if row.field == "subnetId" else groups)
-                ]
-                if holders:
-                    return row, f"{text} (network interfaces of {', '.join(sorted(set(holders)))})"
-            elif row.by == "@public-addresses":
-                vpc = record.inputs.get("vpcId")
-                holders = [
-                    who
-                    for who, subnet, _ in self.interfaces(public=True)
-                    if (s := self._store.find(SUBNET, subnet)) and s.inputs["vpcId"] == vpc
-                ]
-                if holders:
-                    return row, f"{text} ({', '.join(holders)})"
-            else:
-                users = [
-                    o
-                    for o in self._store.of(row.by)
-                    if o is not record and names & {v for v in many(o.field(row.field)) if isinstance(v, str)}
-                ]
-                if row.by == INGRESS_RULE:  # a group may refer to itself
-                    users = [o for o in users if o.inputs["securityGroupId"] != record.id]
-                if users:
-                    return row, f"{text} ({', '.join(o.name or o.id for o in users)})"
-        return None
+            if found := self._holders(row, record):
+                text = text or row.error.format(**{**record.inputs, "id": record.id})
+                holders += found
+        return f"{text} ({', '.join(dict.fromkeys(holders))})" if holders else None
+
+    def _holders(self, row: rules.Blocks, record: Record) -> list[str]:
+        if row.by == "@interfaces":
+            return [
+                f"network interfaces of {who}"
+                for who, subnet, groups in self.interfaces()
+                if record.id in ([subnet] if row.field == "subnetId" else groups)
+            ]
+        if row.by == "@public-addresses":
+            subnets = {s.id for s in self._store.of(SUBNET) if s.inputs["vpcId"] == record.inputs.get("vpcId")}
+            return [who for who, subnet, _ in self.interfaces(public=True) if subnet in subnets]
+        names = {record.id, record.outputs.get("arn"), record.field("name")} - {None, ""}
+        users = [
+            other
+            for other in self._store.of(row.by)
+            if other is not record and names & {v for v in many(other.field(row.field)) if isinstance(v, str)}
+        ]
+        if row.by in (INGRESS_RULE, EGRESS_RULE):  # a group may refer to itself
+            users = [u for u in users if u.inputs["securityGroupId"] != record.id]
+        return [u.name or u.id for u in users]
 
     def interfaces(self, *, public: bool = False) -> Iterator[tuple[str, str, list[str]]]:
         """Network interfaces there are: (whose, subnet, security groups). `public`: only those with a public address."""
@@ -749,7 +744,7 @@ class Aws:
         if not self._cloud.clock.wait_for(lambda: self.blocker(record) is None, patience) and (
             found := self.blocker(record)
         ):
-            raise self.refuse(record.type, found[1], "deleting", record.id)
+            raise self.refuse(record.type, found, "deleting", record.id)
         before = record.status
         record.status = "DELETING"
         try:
@@ -763,10 +758,16 @@ class Aws:
             raise
         if record.type == CLUSTER:
             self._take_along(record)
+        self._store.remove(record)
         if record.type == LOG_GROUP:
             self._log_again(record)
-        else:
-            self._store.remove(record)
+        for part, field in (
+            (INGRESS_RULE, "securityGroupId"),
+            (EGRESS_RULE, "securityGroupId"),
+            (ROUTE, "routeTableId"),
+        ):
+            for inner in [o for o in self._store.of(part) if o.inputs[field] == record.id]:
+                self._store.remove(inner)  # rules go with their group, routes with their table
 
     def _delete_node_group(self, call: Call, record: Record) -> None:
         durations, clock = self._cloud.durations, self._cloud.clock
@@ -806,7 +807,6 @@ class Aws:
                 self._store.remove(record)
 
     def _log_again(self, group: Record) -> None:
-        self._store.remove(group)
         for cluster in self._store.of(CLUSTER):
             if cluster.inputs.get("enabledClusterLogTypes") and group.id == f"/aws/eks/{cluster.id}/cluster":
                 self._made(LOG_GROUP, group.id, group.id, "eks", {"name": group.id})

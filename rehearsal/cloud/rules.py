@@ -111,6 +111,21 @@ class Behaviour:
     source: str | None
 
 
+def label(row: Row) -> str:
+    """What docs/unverified.md calls the row."""
+    kind = row.type.rpartition(":")[2] if not isinstance(row, Behaviour) else ""
+    match row:
+        case Behaviour():
+            return row.key
+        case Refers() | OneOf():
+            return f"{type(row).__name__} {kind}.{row.field}"
+        case Blocks():
+            return f"Blocks {kind} by {row.by.rpartition(':')[2]}"
+        case Timeout():
+            return f"Timeout {kind} {row.op}"
+    return f"{type(row).__name__} {kind}"
+
+
 Row = CreateOnly | Unique | Doubles | Refers | Blocks | OneOf | Frozen | Timeout | Behaviour
 
 VPC = "aws:ec2/vpc:Vpc"
@@ -218,6 +233,8 @@ ROWS: tuple[Row, ...] = (
     Blocks(SECURITY_GROUP, "@interfaces", "securityGroups", _DEPENDS + "resource {id} has a dependent object", 15 * _MIN,
            "https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteSecurityGroup.html; terraform-provider-aws issue #1671; " + TF + "ec2/vpc_security_group.go"),
     Blocks(SECURITY_GROUP, INGRESS_RULE, "referencedSecurityGroupId", _DEPENDS + "resource {id} has a dependent object", 15 * _MIN,
+           "https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteSecurityGroup.html (referenced by another group)"),
+    Blocks(SECURITY_GROUP, EGRESS_RULE, "referencedSecurityGroupId", _DEPENDS + "resource {id} has a dependent object", 15 * _MIN,
            "https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_DeleteSecurityGroup.html (referenced by another group)"),
     CreateOnly(INGRESS_RULE, ("securityGroupId",), TF + "ec2/vpc_security_group_ingress_rule.go (a change of the kind of source also replaces)", ("ipProtocol", "securityGroupId")),
     CreateOnly(EGRESS_RULE, ("securityGroupId",), TF + "ec2/vpc_security_group_ingress_rule.go (same resource, other direction)", ("ipProtocol", "securityGroupId")),

@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,9 @@ class Store:
             self._secrets.add(value)
 
     def hidden(self, value: Any) -> Any:
-        """A copy of `value` without protected values."""
+        """`value` without protected values: a copy where there are any to hide."""
+        if not self._secrets:
+            return value
         if isinstance(value, str):
             for secret in self._secrets:
                 if secret in value:
@@ -103,13 +105,13 @@ class Store:
 
     def _written(self, record: Record) -> dict[str, Any]:
         """The record as it goes to disk. A Secret's values are digests however short they are."""
-        data: dict[str, Any] = self.hidden(asdict(record))
+        data: dict[str, Any] = self.hidden({f.name: getattr(record, f.name) for f in fields(record)})
         if record.type.endswith(":Secret"):
             for part in ("inputs", "outputs"):
                 for field_name in ("data", "stringData"):
                     if values := data[part].get(field_name):
                         hashed = {k: v if str(v).startswith("sha256:") else digest(str(v)) for k, v in values.items()}
-                        data[part][field_name] = hashed
+                        data[part] = {**data[part], field_name: hashed}
         return data
 
     # ---- records

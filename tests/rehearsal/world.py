@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from rehearsal.clock import ManualClock
-from rehearsal.cloud import Cloud, Faults
+from rehearsal.cloud import Cloud, CloudError, Faults, Unfinished
 from rehearsal.cloud import rules as r
 from rehearsal.durations import Durations
 
@@ -25,6 +30,39 @@ class World:
         )
         self.made: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {}
 
+    def copy(self, folder: Path, faults: Faults | None = None, **durations: float) -> World:
+        """The same stack in another store, read back from disk; what was made here stays as it is."""
+        shutil.copytree(self.cloud.store.folder, folder)
+        other = World(folder, faults, **durations)
+        other.made = copy.deepcopy(self.made)
+        return other
+
+    def refused(self, typ: str, name: str, /, **inputs: Any) -> str:
+        """The text with which the cloud refuses to create this."""
+        with pytest.raises(CloudError) as refused:
+            self.make(typ, name, None, **inputs)
+        return str(refused.value)
+
+    def unfinished(self, work: Callable[[], object]) -> str:
+        """The reasons why what `work` made is not what was asked for. It exists, and is remembered as the engine would."""
+        with pytest.raises(Unfinished) as unfinished:
+            work()
+        return "; ".join(unfinished.value.reasons)
+
+    def stuck(self, name: str, timeout_s: float | None = None) -> str:
+        """The text with which the cloud refuses to delete this."""
+        with pytest.raises(CloudError) as refused:
+            self.drop(name, timeout_s)
+        return str(refused.value)
+
+    def again(self, name: str, **changes: Any) -> str:
+        """The text with which a repeated create of `name` is refused."""
+        typ, _, inputs, _ = self.made[name]
+        return self.refused(typ, f"{name}-again", **(inputs | changes))
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        return [e for e in self.cloud.store.journal if e["op"] == "event" and e["type"] == kind]
+
     def urn(self, typ: str, name: str) -> str:
         return f"urn:pulumi:dev::dynamo-recipes::{typ}::{name}"
 
@@ -32,7 +70,11 @@ class World:
         urn = self.urn(typ, name)
         checked = self.cloud.check(typ, urn, None, inputs)
         assert not checked.failures, checked.failures
-        made, outputs = self.cloud.create(typ, urn, checked.inputs, preview=False, timeout_s=timeout_s)
+        try:
+            made, outputs = self.cloud.create(typ, urn, checked.inputs, preview=False, timeout_s=timeout_s)
+        except Unfinished as unfinished:  # the engine records it all the same
+            self.made[name] = (typ, unfinished.id, checked.inputs, unfinished.outputs)
+            raise
         self.made[name] = (typ, made, checked.inputs, outputs)
         return {**outputs, "id": made}
 
