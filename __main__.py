@@ -71,7 +71,8 @@ admission = Admission("admission", AdmissionArgs(plan=plan, namespace=caches.nam
 # GPUs are the last thing paid for: by now everything that can go wrong for cents has gone right.
 before_gpus = [caches, platform, devices, admission, *([weights] if plan.recipe.weights.wait else [])]
 gpu = GpuPool("gpu", GpuPoolArgs(plan=plan, network=network, cluster=cluster, wait_for=before_gpus), on_aws)
-Serving("serving", ServingArgs(plan=plan, wait_for=[gpu, weights, *before_gpus]), in_cluster)
+everything = [gpu, weights, *before_gpus]
+Serving("serving", ServingArgs(plan=plan, namespace=caches.namespace, wait_for=everything), in_cluster)
 
 names = plan.names
 pulumi.export("endpoint", f"http://{names.frontend_service}.{names.namespace}:8000/v1")

@@ -20,6 +20,7 @@ class ServingArgs:
     """What a Serving is made from."""
 
     plan: Plan
+    namespace: pulumi.Resource
     wait_for: Sequence[pulumi.Resource]
     """GPU nodes, devices, platform, caches, weights: without any of them the graph could never become ready."""
 
@@ -30,9 +31,9 @@ class Serving(pulumi.ComponentResource):
     def __init__(self, name: str, args: ServingArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("dynamo-recipes:serving:Serving", name, None, opts)
         objects = args.plan.objects
-        waiting = pulumi.ResourceOptions(parent=self, depends_on=args.wait_for)
+        inside = pulumi.ResourceOptions(parent=self, depends_on=[args.namespace])
         configs = [
-            create(f"{name}-{purpose}-config", manifest, waiting) for purpose, manifest in objects.graph_config.items()
+            create(f"{name}-{purpose}-config", manifest, inside) for purpose, manifest in objects.graph_config.items()
         ]
         graph = create(
             f"{name}-graph",
@@ -41,17 +42,17 @@ class Serving(pulumi.ComponentResource):
                 parent=self,
                 depends_on=[*args.wait_for, *configs],
                 # The operator refuses to change these; everything else rolls out in place (facts/dynamo.md §1.3).
-                replacement_trigger=_immutable(objects.graph),
+                replacement_trigger=immutable_part(objects.graph),
             ),
         )
-        account = create(f"{name}-account", objects.readiness_account, waiting)
-        role = create(f"{name}-role", objects.readiness_role, waiting)
+        account = create(f"{name}-account", objects.readiness_account, inside)
+        role = create(f"{name}-role", objects.readiness_role, inside)
         binding = create(
             f"{name}-binding",
             objects.readiness_binding,
             pulumi.ResourceOptions(parent=self, depends_on=[account, role]),
         )
-        config = create(f"{name}-config", objects.readiness_config, waiting)
+        config = create(f"{name}-config", objects.readiness_config, inside)
         ready = create_job(
             f"{name}-ready",
             objects.readiness_job,
@@ -60,7 +61,7 @@ class Serving(pulumi.ComponentResource):
         self.register_outputs({"graph": objects.graph["metadata"]["name"], "ready": ready.id})
 
 
-def _immutable(graph: Manifest) -> dict[str, object]:
+def immutable_part(graph: Manifest) -> dict[str, object]:
     """What of a graph's spec the operator holds immutable: its framework, and which components of which type it has."""
     spec = graph["spec"]
     return {

