@@ -53,8 +53,8 @@ def command(run: Callable[P, None]) -> Callable[P, None]:
         except CommandError as error:
             _say(str(error))
             raise typer.Exit(error.code) from None
-        except KeyboardInterrupt:
-            _say("interrupted")
+        except KeyboardInterrupt as interrupt:
+            _say(f"\n{interrupt or 'interrupted'}")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # Whoever read us has seen enough; nothing is wrong, and Python must not complain at exit either.
@@ -122,3 +122,52 @@ def schema(
     from ops.schema import recipe_schema, stack_file_schema
 
     _emit(stack_file_schema() if stack_file else recipe_schema())
+
+
+@app.command(epilog=EPILOG)
+@command
+def rehearse(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STACK | -- COMMAND...]",
+            help="The stack to rehearse; with --shell a command to run, else a shell.",
+        ),
+    ] = None,
+    settings: Settings = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write what came of it as JSON.")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the session's folder, and after a failed up what exists in it.")
+    ] = False,
+    faults: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON file of what is to go wrong (rehearsal/cloud/faults.py).")
+    ] = None,
+    in_shell: Annotated[
+        bool,
+        typer.Option("--shell", help="A shell in which plain `pulumi up -s STACK` works against the pretend cloud."),
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="With --shell: go on in the folder an earlier --keep printed.")
+    ] = None,
+) -> None:
+    """The whole life of a stack on the real Pulumi engine against a pretend cloud: preview, up, what exists, destroy, what is left.
+
+    Nothing is created and nothing is paid; every figure is simulated. The engine is built on the first run where no pulumi
+    is installed (about 7 minutes).
+    """
+    given = words or []
+    if in_shell:
+        if settings or json_file:
+            raise CommandError(
+                "--set and --json go with a STACK, not with --shell", "use `pulumi config set` in the shell", BAD_INPUT
+            )
+    elif folder is not None or len(given) != 1:
+        raise CommandError("name one stack, or give --shell", "python -m ops rehearse --help", BAD_INPUT)
+    from ops.rehearsing import rehearse as run
+    from ops.rehearsing import shell
+
+    if in_shell:
+        raise typer.Exit(shell(given, folder=folder, keep=keep, faults=faults))
+    raise typer.Exit(run(given[0], settings or [], json_file=json_file, keep=keep, faults=faults))

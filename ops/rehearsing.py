@@ -1,0 +1,302 @@
+"""`ops rehearse`: preview, up, what exists, destroy, what is left - the real program on the real engine, against the pretend cloud."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import typer
+import yaml
+
+from ops import stacks
+from ops.charges import Rates, charges, short, usd, usd_per_hour
+from ops.exits import BAD_INPUT, FAILED, OK, CommandError
+from ops.planning import Planned, planned
+from ops.rehearsal_view import Watcher, report
+from ops.spans import Gpus, Span, created, gpus, spans
+from recipe.config import RECIPE_KEY
+from recipe.plan import Plan
+from rehearsal.cloud import report as cloud_report
+from rehearsal.cloud.faults import Faults
+from rehearsal.cloud.report import Left
+from rehearsal.cloud.store import Store
+from rehearsal.durations import DATE, TABLE
+from rehearsal.engine import Engine, ensure_engine
+from rehearsal.session import REHEARSED_SECRET, Result, Session
+
+
+@dataclass
+class Rehearsal:
+    """What came of it. Every figure is simulated."""
+
+    plan: Plan
+    engine: Engine
+    rates: Rates
+    previewed: dict[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    """What went wrong, in the engine's words."""
+    up_ends: int = 0
+    """Sequence number of the last journal line of `up`."""
+    journal: list[dict[str, Any]] = field(default_factory=list)
+    existed: dict[str, int] = field(default_factory=dict)
+    """After `up`: how many of each kind, services' own things included."""
+    destroyed: bool = False
+    left: list[Left] = field(default_factory=list)
+    wall_seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures and not (self.destroyed and self.left)
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds at the end."""
+        return max((entry["end"] for entry in self.journal), default=0.0)
+
+    @property
+    def up_end(self) -> float:
+        """Virtual seconds at the end of `up`."""
+        return max((entry["end"] for entry in self.journal if entry["seq"] <= self.up_ends), default=0.0)
+
+    def gpus(self) -> Gpus:
+        return gpus(self.journal, self.up_ends, self.now)
+
+    def running_gpus(self) -> int:
+        """GPUs of the nodes that run at the end of `up`."""
+        up = [entry for entry in self.journal if entry["seq"] <= self.up_ends and entry["op"] == "event"]
+        sign = {"node-running": 1, "node-terminated": -1}
+        return sum(sign.get(entry["type"], 0) * entry.get("gpus", 0) for entry in up)
+
+    def spans(self) -> list[Span]:
+        return spans(self.journal, self.up_ends)
+
+    def usd_idle(self) -> float:
+        """The GPU nodes' price for their idle time."""
+        return self.gpus().idle_node_minutes / 60 * self.rates.by_instance[self.plan.gpu_pool.instance_type]
+
+    def as_data(self) -> dict[str, Any]:
+        """What `--json` writes. Keys are a contract; new ones may come, none goes."""
+        found, spent = self.gpus(), charges(self.journal, self.rates)
+        made = created(self.journal)
+        ours = sum(bool(one.urn) for one in self.left)
+        return {
+            "simulated": True,
+            "stack": self.plan.stack,
+            "ok": self.ok,
+            "failures": self.failures,
+            "engine": self.engine.version,
+            "previewed": self.previewed,
+            "created": made,
+            "deleted": made - ours,
+            "left": len(self.left),
+            "left_resources": [asdict(one) for one in self.left],
+            "destroyed": self.destroyed,
+            "existed": self.existed,
+            "gpus": self.running_gpus(),
+            "minutes_to_ready": _rounded(found.minutes_to_ready),
+            "minutes_up": _rounded(self.up_end / 60),
+            "minutes_destroy": _rounded((self.now - self.up_end) / 60),
+            "minutes_until_gpus_gone": _rounded(found.gone_after_minutes),
+            "gpu_idle_minutes": _rounded(found.idle_gpu_minutes),
+            "gpu_node_idle_minutes": _rounded(found.idle_node_minutes),
+            "usd_idle": round(self.usd_idle(), 2),
+            "usd_spent": round(usd(spent, 0, self.now), 2),
+            "usd_per_hour": round(usd_per_hour(spent, self.up_end), 2),
+            "timeline": [asdict(span) for span in self.spans()],
+            "steps": [asdict(step) for step in cloud_report.timeline(self.journal)],
+            "durations": {"as_of": DATE, "assumptions": [row.key for row in TABLE if row.assumption]},
+            "wall_seconds": round(self.wall_seconds, 1),
+        }
+
+
+def _rounded(minutes: float | None) -> float | None:
+    return None if minutes is None else round(minutes, 2)
+
+
+def rehearse(stack: str, settings: list[str], *, json_file: Path | None, keep: bool, faults: Path | None) -> int:
+    """The whole life of a stack. Returns the exit code."""
+    found = planned(stack, settings)
+    _check_faults(faults)
+    _check_writable(json_file)
+    engine = ensure_engine()
+    begun = time.monotonic()
+    outcome = Rehearsal(found.plan, engine, Rates.of(found.plan))
+    typer.echo(
+        f"Simulated: pulumi {engine.version} runs the program of {stack} against a pretend cloud. Nothing is created, nothing is paid."
+    )
+    with Session(keep=keep, faults=faults, engine=engine) as session:
+        try:
+            _prepare(session, found, settings)
+            _live(session, outcome, destroy_after_failure=not keep)
+            outcome.wall_seconds = time.monotonic() - begun
+        except KeyboardInterrupt:
+            kept = f"kept: {session.root}" if keep else "removed"
+            raise KeyboardInterrupt(
+                f"rehearsal interrupted: engine and pretend cloud are stopped, the session's folder is {kept}"
+            ) from None
+        report(outcome)
+        if json_file is not None:
+            _write_json(json_file, outcome.as_data())
+        if keep:
+            _say_how_to_go_on(session, stack)
+    return OK if outcome.ok else FAILED
+
+
+def _prepare(session: Session, found: Planned, settings: list[str]) -> None:
+    """Make the stack in the session, with `--set` in the session's copy of its file and a pretend token where one is wanted."""
+    stack = found.plan.stack
+    session.init_stack(stack)
+    if settings:
+        file = session.project / "stacks" / f"Pulumi.{stack}.yaml"
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        key = next(key for key in (stacks.FULL_KEY, RECIPE_KEY) if key in document["config"])
+        document["config"][key] = stacks.with_settings(document["config"][key], settings)
+        file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    if found.plan.objects.token_secret is not None:
+        # Through standard input: an argument would show in the process list, and this is how it is done with a real one.
+        command = ["config", "set", "--secret", "--stack", stack, "hfToken"]
+        session.run(command, input=REHEARSED_SECRET).expect("set a pretend token")
+
+
+def _live(session: Session, outcome: Rehearsal, *, destroy_after_failure: bool) -> None:
+    stack = outcome.plan.stack
+    typer.echo("\npreview")
+    previewed = session.run(["preview", "--stack", stack])
+    outcome.previewed = previewed.changes
+    if not previewed.ok:
+        outcome.failures += _errors("preview", previewed)
+        outcome.destroyed = True
+        outcome.left = left(session)
+        return
+    total = previewed.changes.get("create", 0)
+    typer.echo(f"  would create {total} resources (components and providers among them)")
+
+    typer.echo("\nup")
+    with Watcher(session.cloud_folder, outcome.rates, "up", total) as watch:
+        went = session.run(["up", "--yes", "--skip-preview", "--stack", stack], on_event=watch)
+    outcome.journal = session.journal()
+    outcome.up_ends = max((entry["seq"] for entry in outcome.journal), default=0)
+    outcome.existed = dict(Counter(short(record["type"]) for record in session.cloud_objects()))
+    if not went.ok:
+        outcome.failures += _errors("up", went)
+        for failure in outcome.failures:
+            typer.echo(f"  {failure}", err=True)
+        if not destroy_after_failure:
+            outcome.left = left(session)
+            return
+
+    typer.echo("\ndestroy")
+    with Watcher(session.cloud_folder, outcome.rates, "destroy", total) as watch:
+        gone = session.run(["destroy", "--yes", "--skip-preview", "--stack", stack], on_event=watch)
+    outcome.destroyed = True
+    outcome.journal = session.journal()
+    outcome.left = left(session)
+    if not gone.ok:
+        outcome.failures += _errors("destroy", gone)
+
+
+def left(session: Session) -> list[Left]:
+    """What exists in the pretend cloud by its own books, whatever the engine thinks."""
+    return cloud_report.left(Store(session.cloud_folder))
+
+
+def _errors(step: str, result: Result) -> list[str]:
+    # "update failed" stands below every failure and says nothing.
+    said = [message for message in dict.fromkeys(result.errors) if message.strip() != "update failed"] or [
+        result.stderr.strip() or result.stdout.strip() or "the engine said nothing"
+    ]
+    return [f"{step} failed: {message}" for message in said]
+
+
+# ── before and after ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _check_faults(file: Path | None) -> None:
+    if file is not None:
+        try:
+            Faults.load(file)
+        except ValueError as error:
+            raise CommandError(
+                str(error), "see rehearsal/cloud/faults.py for what a faults file takes", BAD_INPUT
+            ) from None
+
+
+def _check_writable(file: Path | None) -> None:
+    """Now, rather than after the rehearsal."""
+    if file is None:
+        return
+    if file.is_dir() or not os.access(file.parent, os.W_OK):
+        raise CommandError(
+            f"{file} cannot be written", "name a file in a folder that exists and may be written to", BAD_INPUT
+        )
+
+
+def _write_json(file: Path, data: dict[str, Any]) -> None:
+    """All or nothing."""
+    staged: Path | None = None
+    try:
+        descriptor, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+        staged = Path(name)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            json.dump(data, out, indent=2, ensure_ascii=False)
+            out.write("\n")
+        staged.chmod(0o644)
+        staged.replace(file)
+    except OSError as error:
+        if staged is not None:
+            with suppress(OSError):
+                staged.unlink()
+        raise CommandError(
+            f"{file} cannot be written: {error.strerror}", "free space or name another file", FAILED
+        ) from None
+
+
+def _say_how_to_go_on(session: Session, stack: str) -> None:
+    again = f"python -m ops rehearse --shell --folder {session.root}"
+    typer.echo(
+        f"\nKept: {session.root}\n"
+        f"  go on      {again} -- pulumi up -s {stack}\n"
+        f"  look       {again} -- pulumi stack -s {stack}\n"
+        f"  the cloud  {session.cloud_folder / 'cloud.json'}, {session.cloud_folder / 'journal.jsonl'}\n"
+        f"  remove     rm -r {session.root}"
+    )
+
+
+# ── --shell ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def shell(command: Sequence[str], *, folder: Path | None, keep: bool, faults: Path | None) -> int:
+    """A shell, or `command`, in which plain `pulumi` works against the pretend cloud. Returns its exit code."""
+    _check_faults(faults)
+    if folder is not None and not (folder / "cloud").is_dir():
+        raise CommandError(
+            f"{folder} is not a kept rehearsal", "name the folder that `rehearse --keep` printed", BAD_INPUT
+        )
+    engine = ensure_engine()
+    with Session(root=folder, keep=keep, faults=faults, engine=engine) as session:
+        for stack in session.stack_names():
+            session.init_stack(stack)
+        if not command:
+            typer.echo(
+                f"Simulated: pulumi {engine.version} against a pretend cloud. Nothing is created, nothing is paid.\n"
+                f"  pulumi preview -s {stacks.names()[0]}, pulumi up, pulumi destroy …; leave with exit"
+            )
+        code = session.interactive(list(command) or [os.environ.get("SHELL") or "/bin/sh"])
+        remaining = left(session)
+        costly = [one for one in remaining if one.costs_by_the_hour]
+        typer.echo(
+            f"Simulated: {len(remaining)} things exist in the pretend cloud, {len(costly)} of which would cost by the hour",
+            err=True,
+        )
+        if keep or folder:
+            typer.echo(f"Kept: {session.root}; python -m ops rehearse --shell --folder {session.root}", err=True)
+    # A shell's own code is that of its last command, which is nobody's failure.
+    return code if command else OK
