@@ -73,6 +73,21 @@ def test_time_stands_still_while_a_request_is_being_served(clock: DiscreteClock)
     assert ended == {"waiter": 10}
 
 
+def test_time_stands_still_while_requests_keep_coming() -> None:
+    clock = DiscreteClock(quiet_s=0.2)
+    ended: dict[str, float] = {}
+    waiter = _in_thread(clock, 10, ended, "waiter")
+    until = time.monotonic() + 0.6
+    while time.monotonic() < until:
+        with clock.operation():
+            pass
+        time.sleep(0.01)
+    assert not ended, "time passed between two requests of a busy engine"
+    waiter.join(10)
+    clock.close()
+    assert ended == {"waiter": 10}
+
+
 def test_time_stands_still_while_the_watched_process_computes() -> None:
     child = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     clock = DiscreteClock(child.pid, quiet_s=0.1)
