@@ -35,7 +35,7 @@ class Wire(BaseModel):
 
     def wire(self) -> Manifest:
         """The object as the API server takes it, without what is unset."""
-        return self.model_dump(by_alias=True, exclude_none=True)
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 class Metadata(Wire):
