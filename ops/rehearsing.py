@@ -138,7 +138,9 @@ def rehearse(stack: str, settings: list[str], *, json_file: Path | None, keep: b
             _live(session, outcome, destroy_after_failure=not keep)
             outcome.wall_seconds = time.monotonic() - begun
         except KeyboardInterrupt:
-            kept = f"kept: {session.root}" if keep else "removed"
+            if keep:
+                _say_how_to_go_on(session, stack)
+            kept = "kept" if keep else "removed"
             raise KeyboardInterrupt(
                 f"rehearsal interrupted: engine and pretend cloud are stopped, the session's folder is {kept}"
             ) from None

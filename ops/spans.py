@@ -35,7 +35,7 @@ _BRIEF_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class Span:
-    """One item in one phase, in virtual minutes since the pretend cloud was made. `busy`: when something of it was in progress."""
+    """One item in one phase, in virtual minutes (two digits) since the pretend cloud was made. `busy`: when something of it was in progress."""
 
     phase: Phase
     item: str
@@ -86,7 +86,7 @@ def _span(phase: Phase, item: str, steps: list[tuple[float, float]]) -> Span:
             busy[-1] = (busy[-1][0], max(busy[-1][1], end))
         else:
             busy.append((start, end))
-    minutes = tuple((start / 60, end / 60) for start, end in busy)
+    minutes = tuple((round(start / 60, 2), round(end / 60, 2)) for start, end in busy)
     return Span(phase, item, minutes[0][0], minutes[-1][1], minutes)
 
 
@@ -102,7 +102,7 @@ def item_of(entry: Any) -> str | None:
 
 @dataclass(frozen=True)
 class Gpus:
-    """What the GPUs did, in virtual minutes. Idle: running while no graph was ready, after which nothing else was waited for."""
+    """What the GPUs did, in virtual minutes. Idle: running while no graph was ready, or while everything is being destroyed."""
 
     minutes_to_ready: float | None
     """From the first create to the first completion that came back (the readiness Job's end)."""
@@ -123,6 +123,7 @@ def gpus(journal: Journal, up_ends: int, now: float) -> Gpus:
     up = [entry for entry in journal if entry["seq"] <= up_ends]
     up_end = max((entry["end"] for entry in up), default=0.0)
     before = report.gpu_time(up, up_end)
+    idle = before.idle_node_minutes + whole.node_minutes - before.node_minutes
     per_node = whole.gpu_minutes / whole.node_minutes if whole.node_minutes else 0.0
     begun = min(
         (entry["start"] for entry in journal if entry["seq"] > up_ends and entry["op"] == "delete"), default=up_end
@@ -131,8 +132,8 @@ def gpus(journal: Journal, up_ends: int, now: float) -> Gpus:
     return Gpus(
         minutes_to_ready=None if ready is None else ready / 60,
         node_minutes=whole.node_minutes,
-        idle_node_minutes=whole.idle_node_minutes,
-        idle_gpu_minutes=whole.idle_node_minutes * per_node,
+        idle_node_minutes=idle,
+        idle_gpu_minutes=idle * per_node,
         idle_before_ready_node_minutes=before.idle_node_minutes,
         gone_after_minutes=None if gone is None else gone - begun / 60,
     )

@@ -44,15 +44,18 @@ class StackFile:
     raw: Any
 
 
-def names(folder: Path = FOLDER) -> tuple[str, ...]:
+def names(folder: Path | None = None) -> tuple[str, ...]:
     """Every stack that has a file."""
     return tuple(
-        sorted(path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in folder.glob("Pulumi.*.yaml"))
+        sorted(
+            path.name.removeprefix("Pulumi.").removesuffix(".yaml") for path in (folder or FOLDER).glob("Pulumi.*.yaml")
+        )
     )
 
 
-def load(stack: str, folder: Path = FOLDER) -> StackFile:
+def load(stack: str, folder: Path | None = None) -> StackFile:
     """The stack's file, read. Raises CommandError: no such file, not readable, not YAML, no recipe in it."""
+    folder = folder or FOLDER
     path = folder / f"Pulumi.{stack}.yaml"
     known = names(folder)
     if stack not in known:

@@ -271,8 +271,11 @@ class Storage(Frozen):
     kind: Literal["efs"] = "efs"
     """EFS, elastic throughput, encrypted, one mount target in the GPU zone."""
     model_gib: Annotated[int, Field(ge=10, le=10_000)] = 100
+    """Claim of the weights."""
     compilation_gib: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Claim of what engines compile (torch.compile): kept, so that the next start is faster."""
     perf_gib: Annotated[int, Field(ge=1, le=1000)] = 50
+    """Claim of benchmark results."""
 
 
 class Weights(Frozen):
@@ -347,6 +350,7 @@ class Recipe(Frozen):
     model: str
     """Hugging Face id of a model in the catalogue."""
     engine: EngineName
+    """What runs the model; `recipe/engines/` turns the tuning into its flags."""
     mode: Mode
     """agg: one pool does prefill and decode. disagg: a pool for each."""
     workers: dict[Role, WorkerPool]

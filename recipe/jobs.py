@@ -56,7 +56,7 @@ class JobSpec:
 
 def build_job(context: RenderContext, spec: JobSpec) -> tuple[Manifest, Manifest]:
     """The ConfigMap with the files and the Job that runs them."""
-    scripts = {f"{name}.py": (SCRIPTS / f"{name}.py").read_text() for name in spec.modules}
+    scripts = {f"{name}.py": (SCRIPTS / f"{name}.py").read_text(encoding="utf-8") for name in spec.modules}
     data = scripts | spec.files
     pod = _pod(spec, tuple(scripts))
     job_spec = {

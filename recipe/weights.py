@@ -75,7 +75,7 @@ def weights_job(context: RenderContext) -> tuple[Manifest, Manifest]:
         JobSpec(
             purpose="weights",
             modules=("download",),
-            files={REQUIREMENTS: (SCRIPTS_FOLDER / "download-requirements.txt").read_text()},
+            files={REQUIREMENTS: (SCRIPTS_FOLDER / "download-requirements.txt").read_text(encoding="utf-8")},
             env={
                 "MODEL_ID": context.model.id,
                 "MODEL_REVISION": context.revision,
