@@ -346,16 +346,18 @@ def _run(
         )
         errors: list[str] = []
         assert process.stderr is not None
-        reader = threading.Thread(target=errors.extend, args=(process.stderr,), daemon=True)
-        reader.start()
-        try:
-            while (code := process.poll()) is None:
-                lines(len(errors))
-                time.sleep(0.2)
-            reader.join()
-        except BaseException:
-            _end_group(process)
-            raise
+        with process.stderr:
+            reader = threading.Thread(target=errors.extend, args=(process.stderr,), daemon=True)
+            reader.start()
+            try:
+                while (code := process.poll()) is None:
+                    lines(len(errors))
+                    time.sleep(0.1)
+            except BaseException:
+                _end_group(process)
+                raise
+            finally:
+                reader.join()
         out.seek(0)
         return code, out.read(), "".join(errors)
 
