@@ -58,8 +58,12 @@ class Host(LanguageServer):
         # As for a script: the program's own folder comes first, and nothing of the rehearsal's is in the way.
         sys.path[0] = str(main.parent)
         sys.argv = [str(main)]
-        self.program = lambda: runpy.run_path(str(main), run_name="__main__") and None
-        return super().Run(request, context)
+
+        def program() -> None:
+            runpy.run_path(str(main), run_name="__main__")
+
+        self.program = program
+        return super().Run(request, context)  # type: ignore[no-untyped-call]
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal, Self
@@ -93,23 +93,21 @@ class Event:
 
     @classmethod
     def parse(cls, raw: dict[str, Any]) -> "Event":
-        when = {"sequence": int(raw.get("sequence", 0)), "timestamp": int(raw.get("timestamp", 0)), "raw": raw}
+        event = cls("other", int(raw.get("sequence", 0)), int(raw.get("timestamp", 0)), raw=raw)
         for key, kind in _RESOURCE_EVENTS.items():
-            if key in raw:
-                body, meta = raw[key], raw[key].get("metadata", {})
-                step = {"op": meta.get("op", ""), "urn": meta.get("urn", ""), "type": meta.get("type", "")}
-                return cls(kind, planning=bool(body.get("planning")), **step, **when)
+            if body := raw.get(key):
+                step: dict[str, Any] = {name: body["metadata"].get(name) or "" for name in ("op", "urn", "type")}
+                return replace(event, kind=kind, planning=bool(body.get("planning")), **step)
         if body := raw.get("diagnosticEvent"):
-            text, urn = str(body.get("message", "")).rstrip(), body.get("urn", "")
-            return cls("diagnostic", message=text, severity=body.get("severity", ""), urn=urn, **when)
+            told: dict[str, Any] = {name: body.get(name) or "" for name in ("message", "severity", "urn")}
+            return replace(event, kind="diagnostic", **told | {"message": told["message"].rstrip()})
         if body := raw.get("summaryEvent"):
-            return cls(
-                "summary", changes=dict(body.get("resourceChanges") or {}), planning=bool(body.get("isPreview")), **when
-            )
+            counts = dict(body.get("resourceChanges") or {})
+            return replace(event, kind="summary", changes=counts, planning=bool(body.get("isPreview")))
         if body := raw.get("stdoutEvent"):
-            return cls("stdout", message=str(body.get("message", "")), **when)
-        known = {"preludeEvent": "prelude", "cancelEvent": "cancel"}
-        return cls(next((kind for key, kind in known.items() if key in raw), "other"), **when)
+            return replace(event, kind="stdout", message=str(body.get("message") or ""))
+        kinds = {"preludeEvent": "prelude", "cancelEvent": "cancel"}
+        return replace(event, kind=next((kind for key, kind in kinds.items() if key in raw), "other"))
 
 
 _RESOURCE_EVENTS = {"resourcePreEvent": "started", "resOutputsEvent": "done", "resOpFailedEvent": "failed"}
@@ -169,7 +167,7 @@ class Session:
         self._wanted_root, self._faults, self._clock, self._cloud = root, faults, clock, cloud
         self._source, self._engine = project.resolve(), engine
         self._providers: subprocess.Popen[str] | None = None
-        self._running: subprocess.Popen[str] | None = None
+        self._running: subprocess.Popen[bytes] | None = None
         self._old_handlers: dict[int, Any] = {}
         self._runs = 0
 
@@ -393,8 +391,8 @@ class Session:
         finally:
             end_tree(process)
             self._running = None
-        texts = (path.read_text(encoding="utf-8", errors="replace") for path in (out, err))
-        return Result(tuple(args), process.returncode, *texts, events=tuple(follow.events))
+        said, complained = (path.read_text(encoding="utf-8", errors="replace") for path in (out, err))
+        return Result(tuple(args), process.returncode, said, complained, tuple(follow.events))
 
     def interactive(self, command: Sequence[str]) -> int:
         """Run any command on this terminal with the session's environment, in its project folder; the exit code."""

@@ -125,9 +125,7 @@ class Provider(ResourceProviderServicer):
             made, outputs = self.cloud.create(
                 request.type, request.urn, inputs, preview=request.preview, timeout_s=request.timeout or None
             )
-            return pb.CreateResponse(
-                id="" if request.preview and made is UNKNOWN else made, properties=encode(outputs, secrets)
-            )
+            return pb.CreateResponse(id="" if request.preview else made, properties=encode(outputs, secrets))
 
     def Read(self, request: Any, context: grpc.ServicerContext) -> Any:
         with self._serving(request, context) as secrets:

@@ -34,9 +34,9 @@ class PlainCloud:
         diffs = list(changes(old_inputs, new_inputs))
         return DiffResult(bool(diffs), [path for path in diffs if path == "fixed"], diffs, delete_before_replace=True)
 
-    def create(self, typ: str, urn: str, inputs: Props, *, preview: bool, timeout_s: float | None) -> tuple[Any, Props]:
+    def create(self, typ: str, urn: str, inputs: Props, *, preview: bool, timeout_s: float | None) -> tuple[str, Props]:
         if preview:
-            return UNKNOWN, {**inputs, "arn": UNKNOWN}
+            return "", {**inputs, "arn": UNKNOWN}
         name = urn.rpartition("::")[2]
         with self.clock.operation():
             self.clock.wait(float(inputs.get("seconds", 1)))

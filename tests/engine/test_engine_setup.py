@@ -201,7 +201,7 @@ def test_a_full_disk_is_named_before_and_while_building(tools: Path, monkeypatch
         ensure_engine(Steps())
     count = play_go(tools)
     count.unlink()
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
     with pytest.raises(SetupError, match="DYNAMO_RECIPES_CACHE"):
         ensure_engine(Steps())
     assert not count.exists(), "what cannot end well is not begun"
