@@ -160,8 +160,8 @@ class Download:
             except Exception as error:
                 pause = max(self.pause_after(what, error), random.uniform(wait / 2, wait))
                 if time.monotonic() + pause > self.deadline:
-                    finish(6, f"{what}: not before the deadline: {error}")
-                say(f"{what}: {type(error).__name__}: {first_line(error)}; again in {pause:.0f} s")
+                    finish(6, f"{what}: not before the deadline: {telling(error)}")
+                say(f"{what}: {telling(error)}; again in {pause:.0f} s")
                 time.sleep(pause)
                 wait = min(wait * 2, LONGEST_WAIT_SECONDS)
 
@@ -273,6 +273,16 @@ def retry_after(response: httpx.Response) -> float:
         return max(0.0, float(response.headers.get("retry-after", "0")))
     except ValueError:
         return 0.0
+
+
+def telling(error: BaseException) -> str:
+    """What a person needs of an error: the hub's answer where there is one, else what it all began with.
+
+    huggingface_hub wraps both in advice about the connection.
+    """
+    chain = list(causes(error))
+    cause = next((cause for cause in chain if isinstance(cause, HfHubHTTPError)), chain[-1])
+    return f"{type(cause).__name__}: {first_line(cause)}"
 
 
 def first_line(error: BaseException) -> str:
