@@ -1,0 +1,241 @@
+"""`make benchmark`: how long our own commands take, measured on this machine, into docs/benchmarks.md.
+
+Medians of several runs after one that does not count. What a run needs of the disk is warm then, as in daily use.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import psutil
+import typer
+
+from ops import stacks
+from ops.app import command
+from ops.exits import FAILED, CommandError
+from rehearsal.engine import Engine, ensure_engine
+from rehearsal.session import Session
+
+OUT: Final = stacks.ROOT / "docs" / "benchmarks.md"
+STACK: Final = "qwen3-32b-disagg"
+FLOOR: Final = "floor"
+
+PLAN_SECONDS: Final = 0.5
+PLAN_MIB: Final = 120
+PREVIEW_RATIO: Final = 1.3
+REHEARSAL_SECONDS: Final = 60
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the report. `target` is the most it may be; None where there is none."""
+
+    what: str
+    values: tuple[float, ...]
+    unit: str
+    target: float | None = None
+    digits: int = 2
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def verdict(self) -> str:
+        if self.target is None:
+            return ""
+        return "met" if self.median <= self.target else "**missed**"
+
+
+@dataclass(frozen=True)
+class Child:
+    """One run of a command: wall seconds and the most memory it held, MiB."""
+
+    seconds: float
+    peak_mib: float
+
+
+def measure(args: Sequence[str], env: dict[str, str] | None = None) -> Child:
+    """Run `args` to its end. Raises CommandError if it fails."""
+    with tempfile.TemporaryFile("w+") as said:
+        begun = time.perf_counter()
+        process = subprocess.Popen(
+            args, cwd=stacks.ROOT, env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+        )
+        # wait4 tells the usage of this child alone; getrusage would give the largest of all so far.
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - begun
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        if process.returncode:
+            raise CommandError(
+                f"{' '.join(args)} failed:\n{said.read()[-2000:]}", "make that command work first", FAILED
+            )
+    in_kib = usage.ru_maxrss / 1024 if sys.platform == "darwin" else usage.ru_maxrss
+    return Child(seconds, in_kib / 1024)
+
+
+def repeat(what: str, runs: int, one: Callable[[], Any]) -> list[Any]:
+    """`runs` results of `one`, after one that does not count."""
+    found = []
+    for number in range(runs + 1):
+        found.append(one())
+        typer.echo(f"{what}: {'warm-up' if number == 0 else f'{number} of {runs}'}", err=True)
+    return found[1:]
+
+
+def plan_figures(runs: int) -> list[Figure]:
+    """`ops plan`, as a process."""
+    # Compiled modules are what a user has from the second run on; some machines switch them off.
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+    found: list[Child] = repeat("plan", runs, lambda: measure([sys.executable, "-m", "ops", "plan", STACK], env))
+    return [
+        Figure("`ops plan`, wall", tuple(child.seconds for child in found), "s", PLAN_SECONDS),
+        Figure("`ops plan`, peak memory", tuple(child.peak_mib for child in found), "MiB", PLAN_MIB, 0),
+    ]
+
+
+def preview_figures(runs: int, engine: Engine) -> list[Figure]:
+    """`pulumi preview` of the program and of one that only imports the same SDK modules, turn by turn."""
+    with tempfile.TemporaryDirectory() as name:
+        project = _floor_project(Path(name))
+        with Session(engine=engine) as ours, Session(engine=engine, project=project) as floor:
+            ours.init_stack(STACK)
+            floor.init_stack(FLOOR)
+
+            def both() -> tuple[float, float]:
+                return _preview(ours, STACK), _preview(floor, FLOOR)
+
+            found: list[tuple[float, float]] = repeat("preview", runs, both)
+    return [
+        Figure("`pulumi preview` of the program, wall", tuple(one for one, _ in found), "s"),
+        Figure("`pulumi preview` of imports only, wall", tuple(other for _, other in found), "s"),
+        Figure("ratio of the two", tuple(one / other for one, other in found), "×", PREVIEW_RATIO),
+    ]
+
+
+def _preview(session: Session, stack: str) -> float:
+    begun = time.perf_counter()
+    result = session.run(["preview", "--stack", stack])
+    seconds = time.perf_counter() - begun
+    result.expect(f"preview {stack}")
+    return seconds
+
+
+def _floor_project(folder: Path) -> Path:
+    """A project whose program only imports what ours does of the SDKs."""
+    (folder / "stacks").mkdir()
+    settings = (stacks.ROOT / "Pulumi.yaml").read_text(encoding="utf-8")
+    (folder / "Pulumi.yaml").write_text(settings, encoding="utf-8")
+    (folder / "stacks" / f"Pulumi.{FLOOR}.yaml").write_text("config: {}\n", encoding="utf-8")
+    (folder / "__main__.py").write_text("\n".join(sdk_imports(stacks.ROOT)) + "\n", encoding="utf-8")
+    return folder
+
+
+def sdk_imports(root: Path) -> list[str]:
+    """Import statements for every SDK module that the program in `root` uses.
+
+    The AWS SDK loads a service's module when it is first touched (`aws.eks`), so the statements alone would not tell.
+    """
+    wanted: set[str] = set()
+    for file in (root / "__main__.py", *sorted((root / "components").glob("*.py"))):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        packages = {"pulumi_aws": "", "pulumi_kubernetes": ""}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.name.startswith("pulumi"):
+                        wanted.add(alias.name)
+                    if alias.name in packages:
+                        packages[alias.name] = alias.asname or alias.name
+            elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pulumi"):
+                wanted.add(node.module)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr.islower():
+                wanted |= {f"{package}.{node.attr}" for package, alias in packages.items() if alias == node.value.id}
+    return [f"import {module}" for module in sorted(wanted)]
+
+
+def rehearsal_figures(runs: int) -> list[Figure]:
+    """A whole rehearsal, with everything set up."""
+    found: list[Child] = repeat("rehearsal", runs, lambda: measure([sys.executable, "-m", "ops", "rehearse", STACK]))
+    return [Figure("`ops rehearse`, wall", tuple(child.seconds for child in found), "s", REHEARSAL_SECONDS, 1)]
+
+
+def machine(engine: Engine) -> str:
+    """What it was measured on."""
+    memory = psutil.virtual_memory().total / 1024**3
+    return (
+        f"{_cpu()}, {psutil.cpu_count()} cores, {memory:.0f} GiB; {platform.system()} {platform.machine()}; "
+        f"Python {platform.python_version()}; Pulumi engine {engine.version}"
+    )
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown CPU"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
+
+
+def report(figures: Sequence[Figure], runs: int, where: str, today: str, load: float) -> str:
+    """docs/benchmarks.md."""
+    rows = []
+    for figure in figures:
+        shown = [f"{value:.{figure.digits}f}" for value in (figure.median, min(figure.values), max(figure.values))]
+        target = f"≤ {figure.target:g} {figure.unit}" if figure.target is not None else ""
+        rows.append(
+            f"| {figure.what} | {shown[0]} {figure.unit} | {shown[1]}–{shown[2]} | {target} | {figure.verdict} |"
+        )
+    return "\n".join(
+        [
+            "# Benchmarks",
+            "",
+            "<!-- Written by `make benchmark`; do not edit. -->",
+            "",
+            f"Medians of {runs} runs after a warm-up, {today}. {where}. Load average when it began: {load:.1f}.",
+            "",
+            "| what | median | range | target | verdict |",
+            "|---|---|---|---|---|",
+            *rows,
+            "",
+            f"All of the stack `{STACK}`. The floor of `pulumi preview` is a program that imports the SDK modules ours uses and",
+            "creates nothing; both previews take turns, on the same engine, against the same pretend providers. Wall times include",
+            "the start of every process.",
+            "",
+        ]
+    )
+
+
+@command
+def main(
+    runs: Annotated[int, typer.Option(min=5, help="Runs of each, not counting the first.")] = 5,
+    out: Annotated[Path, typer.Option(help="Where the report goes.")] = OUT,
+) -> None:
+    """Measure, and write the report."""
+    load = os.getloadavg()[0]
+    engine = ensure_engine()
+    figures = [*plan_figures(runs), *preview_figures(runs, engine), *rehearsal_figures(runs)]
+    text = report(figures, runs, machine(engine), datetime.now(UTC).date().isoformat(), load)
+    try:
+        out.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise CommandError(f"{out} cannot be written: {error.strerror}", "name another file: --out FILE") from None
+    typer.echo(text)
+
+
+if __name__ == "__main__":
+    typer.run(main)
