@@ -102,7 +102,7 @@ class Ended:
     """Its termination message."""
 
 
-def run_job(job: Manifest, config_map: Manifest, folder: Path, timeout_seconds: float = 60, **env: str) -> Ended:
+def run_job(job: Manifest, config_map: Manifest, folder: Path, **env: str) -> Ended:
     """Runs the Job's container in `folder`: files where its ConfigMap volume puts them, its own environment, then `env`."""
     pod = job["spec"]["template"]["spec"]
     container = pod["containers"][0]
@@ -132,7 +132,7 @@ def run_job(job: Manifest, config_map: Manifest, folder: Path, timeout_seconds: 
         },
         capture_output=True,
         text=True,
-        timeout=timeout_seconds,
+        timeout=60,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr

@@ -47,15 +47,18 @@ def graph(**changes: Any) -> Manifest:
 
 
 def component(manifest: Manifest, name: str) -> Manifest:
-    return next(found for found in manifest["spec"]["components"] if found["name"] == name)
+    found: Manifest = next(part for part in manifest["spec"]["components"] if part["name"] == name)
+    return found
 
 
 def pod(manifest: Manifest, name: str) -> Manifest:
-    return component(manifest, name)["podTemplate"]["spec"]
+    spec: Manifest = component(manifest, name)["podTemplate"]["spec"]
+    return spec
 
 
 def main(manifest: Manifest, name: str) -> Manifest:
-    return pod(manifest, name)["containers"][0]
+    container: Manifest = pod(manifest, name)["containers"][0]
+    return container
 
 
 def env(container: Manifest) -> dict[str, str]:
@@ -83,7 +86,8 @@ def crd_schema() -> dict[str, Any]:
         )
     crd = yaml.load(gzip.decompress(CRD.read_bytes()), yaml.CSafeLoader)
     version = next(version for version in crd["spec"]["versions"] if version["name"] == "v1beta1")
-    return strict(version["schema"]["openAPIV3Schema"])
+    schema: dict[str, Any] = strict(version["schema"]["openAPIV3Schema"])
+    return schema
 
 
 def strict(schema: Any) -> Any:

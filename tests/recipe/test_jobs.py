@@ -22,7 +22,8 @@ def objects(**changes: Any) -> Objects:
 
 
 def pod(job: Manifest) -> Manifest:
-    return job["spec"]["template"]["spec"]
+    spec: Manifest = job["spec"]["template"]["spec"]
+    return spec
 
 
 def env(job: Manifest) -> dict[str, str]:

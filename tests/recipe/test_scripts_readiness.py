@@ -30,6 +30,7 @@ NOT_READY: dict[str, Any] = {
 }
 FAILED = {**NOT_READY, "status": {**NOT_READY["status"], "state": "failed"}}
 MODELS = {"data": [{"id": MODEL}]}
+EMPTY = {"choices": [{"message": {"content": ""}}]}
 ANSWER = {"choices": [{"message": {"content": "Hello."}}]}
 
 
@@ -98,12 +99,15 @@ def test_yes_only_after_a_real_answer_of_the_listed_model(tmp_path: Path) -> Non
     world = World(
         graph=[Reply(404, {}), NOT_READY, READY],
         models=[Reply(503, {}), {"data": []}, MODELS],
-        chat=[Reply(500, {}), ANSWER],
+        chat=[Reply(500, {}), EMPTY, ANSWER],
     )
     ended, server = wait(tmp_path, world)
     assert ended.code == 0, ended.log
     assert "answers" in ended.message
-    (first, _) = server.asked("POST", "/v1/chat/completions")
+    first, *more = server.asked("POST", "/v1/chat/completions")
+    assert len(more) == 2, "an error and an empty text are no answer"
+    asked_before = server.requests[: server.requests.index(first)]
+    assert sum("/v1/models" in request.path for request in asked_before) == 3, "asked before the model was listed"
     assert first.body["model"] == MODEL
     assert first.body["max_tokens"] <= 64, "without a limit Dynamo 1.6.0 may generate to the end of the context"
 
