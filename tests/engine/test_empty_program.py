@@ -72,8 +72,10 @@ def test_a_session_reads_and_writes_nothing_of_the_users(plain: Start, monkeypat
         "stack files in the project are the user's"
     )
     assert not (session._source / ".venv").exists(), "nor does a session leave anything else in the project"
-    folder = session.root
+    folder, children = session.root, psutil.Process().children(recursive=True)
     session.__exit__(None, None, None)
+    assert children, "the providers should have been running"
+    assert left_of(children, 0.1) == [], "when a session has ended, so have its processes"
     assert not folder.exists(), "a session that is not kept leaves no folder"
 
 
@@ -194,6 +196,7 @@ def test_a_programs_mistake_is_shown_with_its_own_traceback_only(plain: Start) -
 
 SCRIPT = """\
 import sys
+import time
 from pathlib import Path
 from rehearsal.session import Session
 with Session(project=Path(sys.argv[1]), cloud="tests.engine.plain_cloud:PlainCloud") as session:
@@ -201,14 +204,15 @@ with Session(project=Path(sys.argv[1]), cloud="tests.engine.plain_cloud:PlainClo
     print(session.root, flush=True)
     session.run(["up", "--yes", "--skip-preview", "--stack", "dev"],
                 on_event=lambda e: print(e.kind, e.op, e.name, flush=True))
+    time.sleep(float(sys.argv[2]))
 """
 SLOW = THING + "import asyncio\nThing('one')\nThing('two', of=pulumi.Output.from_input(asyncio.sleep(60, result=1)))\n"
 
 
-def start_script(project: Path) -> tuple[subprocess.Popen[str], Path, list[psutil.Process]]:
+def start_script(project: Path, stays_s: float = 0) -> tuple[subprocess.Popen[str], Path, list[psutil.Process]]:
     """A process with a session in mid-up: itself, the session's folder, and everything it started."""
     script = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(project)],
+        [sys.executable, "-c", SCRIPT, str(project), str(stays_s)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -254,11 +258,12 @@ def test_kill_9_of_the_session_leaves_no_process_behind(engine: object, make_pro
 
 
 def test_kill_9_of_the_engine_leaves_no_language_host(engine: object, make_project: Callable[[str], Path]) -> None:
-    script, _, children = start_script(make_project(SLOW))
+    script, _, children = start_script(make_project(SLOW), stays_s=60)
     host = [p for p in children if "rehearsal.host" in p.cmdline()]
     assert len(host) == 1
     parent = host[0].parent()
     assert parent is not None
     parent.kill()
+    assert left_of(host, 5) == [], "the session is still there, so it is not by the session's end that the host ends"
+    script.terminate()
     script.communicate(timeout=60)
-    assert left_of(host, 5) == []
