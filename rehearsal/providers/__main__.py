@@ -18,6 +18,7 @@ from pulumi.runtime.proto.provider_pb2_grpc import add_ResourceProviderServicer_
 
 from rehearsal.clock import Clock, DiscreteClock, ManualClock
 from rehearsal.cloud.faults import Faults
+from rehearsal.cloud.values import CloudError
 from rehearsal.host import MESSAGE_LIMIT_BYTES
 from rehearsal.providers.service import Provider
 from rehearsal.watch import end_with, quiet_signals
@@ -46,7 +47,7 @@ def main(
     make: Any = getattr(importlib.import_module(module), name)
     try:
         pretend = make(store, time, Faults.load(faults) if faults else None)
-    except ValueError as error:
+    except (ValueError, CloudError) as error:
         sys.exit(str(error))
     ports, servers = {}, []
     for package in PACKAGES:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from rehearsal.engine import Engine
 from rehearsal.errors import SetupError
 from rehearsal.session import ROOT, Event, Result, Session
 
@@ -194,6 +195,42 @@ def test_a_programs_mistake_is_shown_with_its_own_traceback_only(plain: Start) -
     assert "ZeroDivisionError" in result.stderr + result.stdout
 
 
+def test_a_broken_faults_file_is_named_without_a_traceback(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "faults.json").write_text('{"faults": [{"type": "Cluster", "whn": "after"}]}')
+    with (
+        pytest.raises(SetupError, match=r"faults\.0\.whn") as refused,
+        Session(faults=tmp_path / "faults.json", engine=engine),
+    ):
+        pass
+    assert "Traceback" not in str(refused.value)
+
+
+def test_a_kept_folder_is_taken_up_where_it_was_left_and_a_broken_one_is_refused(
+    make_project: Callable[[str], Path], engine: Engine, tmp_path: Path
+) -> None:
+    project, root = make_project(EMPTY), tmp_path / "kept"
+    with Session(root, engine=engine, project=project) as session:
+        session.init_stack("dev")
+        succeed(session.run(UP))
+    with Session(root, engine=engine, project=project) as session:
+        session.init_stack("dev")
+        assert set(succeed(session.run(UP)).changes) == {"same"}
+    (root / "cloud" / "cloud.json").write_text("{")
+    with pytest.raises(SetupError, match="not a pretend cloud's snapshot") as refused, Session(root, engine=engine):
+        pass
+    assert "Traceback" not in str(refused.value)
+
+
+def test_plain_pulumi_commands_work_inside_a_session(plain: Start, tmp_path: Path) -> None:
+    session = plain(EMPTY)
+    out = tmp_path / "out"
+    assert session.interactive(["sh", "-c", f"pulumi up -s dev --yes --skip-preview --non-interactive > '{out}'"]) == 0
+    assert "answer: 42" in out.read_text()
+    assert session.interactive(["sh", "-c", "exit 3"]) == 3
+    with pytest.raises(SetupError, match="no command plumi"):
+        session.interactive(["plumi", "up"])
+
+
 SCRIPT = """\
 import sys
 import time
@@ -236,7 +273,7 @@ def left_of(processes: list[psutil.Process], within_s: float) -> list[psutil.Pro
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_a_signal_in_mid_up_ends_everything_and_leaves_nothing(
-    number: signal.Signals, engine: object, make_project: Callable[[str], Path]
+    number: signal.Signals, engine: Engine, make_project: Callable[[str], Path]
 ) -> None:
     script, folder, children = start_script(make_project(SLOW))
     began = time.monotonic()
@@ -250,14 +287,14 @@ def test_a_signal_in_mid_up_ends_everything_and_leaves_nothing(
         assert errors == "", "a stopped rehearsal says nothing on its way out"
 
 
-def test_kill_9_of_the_session_leaves_no_process_behind(engine: object, make_project: Callable[[str], Path]) -> None:
+def test_kill_9_of_the_session_leaves_no_process_behind(engine: Engine, make_project: Callable[[str], Path]) -> None:
     script, _, children = start_script(make_project(SLOW))
     os.kill(script.pid, signal.SIGKILL)
     script.communicate()
     assert left_of(children, 30) == [], "kill -9 tells children nothing: they have to look for themselves"
 
 
-def test_kill_9_of_the_engine_leaves_no_language_host(engine: object, make_project: Callable[[str], Path]) -> None:
+def test_kill_9_of_the_engine_leaves_no_language_host(engine: Engine, make_project: Callable[[str], Path]) -> None:
     script, _, children = start_script(make_project(SLOW), stays_s=60)
     host = [p for p in children if "rehearsal.host" in p.cmdline()]
     assert len(host) == 1
