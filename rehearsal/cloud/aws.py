@@ -756,18 +756,19 @@ class Aws:
         except BaseException:
             record.status = before
             raise
+        self._store.remove(record)
         if record.type == CLUSTER:
             self._take_along(record)
-        self._store.remove(record)
         if record.type == LOG_GROUP:
             self._log_again(record)
         for part, field in (
+            (ROUTE_TABLE_ASSOCIATION, "routeTableId"),
             (INGRESS_RULE, "securityGroupId"),
             (EGRESS_RULE, "securityGroupId"),
             (ROUTE, "routeTableId"),
         ):
             for inner in [o for o in self._store.of(part) if o.inputs[field] == record.id]:
-                self._store.remove(inner)  # rules go with their group, routes with their table
+                self._store.remove(inner)  # rules go with their group, routes and associations with their table
 
     def _delete_node_group(self, call: Call, record: Record) -> None:
         durations, clock = self._cloud.durations, self._cloud.clock
@@ -803,7 +804,8 @@ class Aws:
                 record.type in (ADDON, ACCESS_ENTRY, ACCESS_POLICY, POD_IDENTITY)
                 and record.inputs["clusterName"] == cluster.id
             )
-            if inside or attached or (record.owner == cluster.id and record.type not in (LOAD_BALANCER, VOLUME)):
+            made = record.owner == cluster.id and record.type not in (LOAD_BALANCER, VOLUME)
+            if inside or attached or (made and self.blocker(record) is None):
                 self._store.remove(record)
 
     def _log_again(self, group: Record) -> None:

@@ -221,7 +221,7 @@ class Cloud:
             if self._replace_unready(typ, id, new):
                 path = 'metadata.annotations["pulumi.com/replaceUnready"]'
                 diffs, replaces = [*diffs, path], [*replaces, path]
-            same_name = typ.startswith("kubernetes:") and self._same_place(typ, old, new)
+            same_name = typ.startswith("kubernetes:") and typ != rules.RELEASE and self._same_place(typ, old, new)
             return DiffResult(bool(diffs), replaces, diffs, bool(replaces) and same_name)
 
     def _replace_unready(self, typ: str, id: str, new: Inputs) -> bool:
@@ -274,6 +274,8 @@ class Cloud:
                 out = {**normal(old_outputs), **copy.deepcopy(new)}
                 if typ == rules.LAUNCH_TEMPLATE and any(changes(normal(old_inputs), new)):
                     out["latestVersion"] = self._half(typ).preview(typ, new)["latestVersion"]
+                if typ == rules.CLUSTER:  # what EKS added inside the block stays known
+                    out["vpcConfig"] = {**get(normal(old_outputs), "vpcConfig", {}), **get(new, "vpcConfig", {})}
                 return out
             call = Call("update", typ, urn, _name(urn), new, timeout_s, self.clock.now())
 

@@ -24,7 +24,6 @@ from .world import World
         ("efs", "FileSystemInUse"),
         ("cluster", "ResourceInUseException: Cluster has nodegroups attached"),
         ("cluster-role", "DeleteConflict: Cannot delete entity, must detach all policies first."),
-        ("nodes-table", "DependencyViolation: The routeTable"),
     ],
 )  # fmt: skip
 def test_what_is_used_cannot_go(whole: Start, name: str, text: str) -> None:
@@ -47,6 +46,17 @@ def test_the_group_eks_made_blocks_the_vpc_until_the_cluster_is_gone(with_cluste
     assert "eks-cluster-sg-q" in world.stuck("vpc"), "the error names the group nobody has in a state"
     world.drop("cluster")
     assert not [x for x in world.cloud.left() if x.type == r.SECURITY_GROUP]
+
+
+def test_the_group_eks_made_stays_when_a_rule_still_refers_to_it(with_cluster: Start) -> None:
+    world = with_cluster()
+    made = world.out("cluster")["vpcConfig"]["clusterSecurityGroupId"]
+    world.make(
+        r.INGRESS_RULE, "from-nodes", securityGroupId=world.id("efs-group"), ipProtocol="tcp", fromPort=2049, toPort=2049,
+        referencedSecurityGroupId=made,
+    )  # fmt: skip
+    world.drop("cluster")
+    assert made in {x.id for x in world.cloud.left()}, "nobody has it in a state, and it will block the VPC"
 
 
 def test_a_placement_group_with_instances_stays(with_cluster: Start) -> None:
@@ -135,6 +145,14 @@ def test_nodes_without_a_way_out_are_billed_on_while_their_group_hangs(whole: St
     assert gone is not None
     assert gone - start / 60 > 15, "the degraded group drains for a quarter of an hour at the price of its GPUs"
     assert world.events("node-group-degraded")
+
+
+def test_a_route_table_goes_also_while_nodes_use_it(whole: Start) -> None:
+    world = whole()
+    world.drop("nodes-table")
+    assert world.cloud.read(r.ROUTE_TABLE_ASSOCIATION, world.id("nodes-link")) is None, "its associations go with it"
+    world.drop("gpu")
+    assert world.events("node-group-degraded"), "nothing but the program's own dependencies keeps the nodes' way out"
 
 
 def test_a_cluster_delete_that_fails_once_can_be_repeated(whole: Start) -> None:

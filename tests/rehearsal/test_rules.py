@@ -138,6 +138,15 @@ def test_a_kubernetes_object_with_a_fixed_name_is_deleted_before_it_is_replaced(
     assert not world.cloud.diff(typ, made, inputs, outputs, renamed).delete_before_replace
 
 
+def test_a_release_is_not_deleted_first_unless_the_program_says_so(whole: Start) -> None:
+    world = whole()
+    typ, made, inputs, outputs = world.made["dynamo-platform"]
+    assert not world.cloud.diff(typ, made, inputs, outputs, inputs | {"version": "1.6.2"}).replaces
+    diff = world.cloud.diff(typ, made, inputs, outputs, inputs | {"namespace": "other"})
+    assert diff.replaces == ["namespace"]
+    assert not diff.delete_before_replace
+
+
 def test_names_not_given_are_made_and_kept(empty: World) -> None:
     urn = empty.urn(r.ROLE, "role")
     first = empty.cloud.check(r.ROLE, urn, None, {"assumeRolePolicy": "{}"}).inputs
