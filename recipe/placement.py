@@ -128,7 +128,7 @@ class _Room:
 def place_workers(
     recipe: Recipe, instance: GpuInstance, efa: dict[Role, int]
 ) -> tuple[tuple[NodePlacement, ...], list[Problem]]:
-    """Workers on as few whole nodes as their GPUs need, each role spread over them.
+    """Workers on as few whole nodes as their GPUs need, the roles apart where there is room.
 
     `efa`: devices per worker of each role. Returns the nodes and what does not fit (then the nodes are meaningless).
     """
@@ -149,8 +149,9 @@ def place_workers(
         free = [node for node in nodes if all(have >= want for have, want in zip(_free(node), need, strict=True))]
         if not free:
             return (), [_no_room(recipe, instance, role, count)]
-        # The node with the fewest of this role: prefill beside decode on every node, so no NIC carries one role only.
-        node = min(free, key=lambda candidate: (candidate.workers.get(role, 0), -candidate.gpus))
+        # Roles apart where there is room, as the graph's anti-affinity asks: transfers within a node fail with EAGAIN
+        # (facts/dynamo.md §8, PR #7764). Among equals the fuller node, so that the emptiest stay for the other role.
+        node = min(free, key=lambda candidate: (_others(candidate, role), candidate.gpus))
         node.gpus, node.efa, node.cpu_millis, node.memory_mib, node.pods = (
             have - want for have, want in zip(_free(node), need, strict=True)
         )
@@ -200,6 +201,10 @@ def _empty(recipe: Recipe, instance: GpuInstance) -> _Room:
         pods=allocatable.pods,
         workers={},
     )
+
+
+def _others(node: _Room, role: Role) -> int:
+    return sum(count for other, count in node.workers.items() if other != role)
 
 
 def _free(node: _Room) -> tuple[int, ...]:
