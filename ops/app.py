@@ -61,8 +61,7 @@ def command(run: Callable[P, None]) -> Callable[P, None]:
             _say(f"\n{interrupt or 'interrupted'}")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
-            # Whoever read us has seen enough; nothing is wrong, and Python must not complain at exit either.
-            sys.stdout = None
+            # Whoever read us has seen enough; nothing is wrong.
             raise typer.Exit(0) from None
         except Exception as error:
             if not _is_setup(error):

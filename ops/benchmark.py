@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -71,9 +72,7 @@ def measure(args: Sequence[str], env: dict[str, str] | None = None) -> Child:
     """Run `args` to its end. Raises CommandError if it fails."""
     with tempfile.TemporaryFile("w+") as said:
         begun = time.perf_counter()
-        process = subprocess.Popen(
-            args, cwd=stacks.ROOT, env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said
-        )
+        process = subprocess.Popen(args, cwd=stacks.ROOT, env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
         # wait4 tells the usage of this child alone; getrusage would give the largest of all so far.
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - begun
@@ -145,27 +144,25 @@ def _floor_project(folder: Path) -> Path:
 
 
 def sdk_imports(root: Path) -> list[str]:
-    """Import statements for every SDK module that the program in `root` uses.
+    """Statements that load every SDK module the program in `root` uses, and do nothing else.
 
-    The AWS SDK loads a service's module when it is first touched (`aws.eks`), so the statements alone would not tell.
+    The AWS SDK loads a service's module when something in it is first touched (`aws.eks.Cluster`), so imports alone would load little.
     """
-    wanted: set[str] = set()
+    imports: set[str] = set()
+    touched: set[str] = set()
     for file in (root / "__main__.py", *sorted((root / "components").glob("*.py"))):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        packages = {"pulumi_aws": "", "pulumi_kubernetes": ""}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    if alias.name.startswith("pulumi"):
-                        wanted.add(alias.name)
-                    if alias.name in packages:
-                        packages[alias.name] = alias.asname or alias.name
-            elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("pulumi"):
-                wanted.add(node.module)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.attr.islower():
-                wanted |= {f"{package}.{node.attr}" for package, alias in packages.items() if alias == node.value.id}
-    return [f"import {module}" for module in sorted(wanted)]
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Import(names=names) if any(one.name.startswith("pulumi") for one in names):
+                    imports.add(ast.unparse(node))
+                case ast.ImportFrom(module=str(module)) if module.startswith("pulumi"):
+                    imports.add(ast.unparse(node))
+                case ast.Attribute():
+                    text = ast.unparse(node)
+                    # Classes only: a function or a value of a service stands in a module that some class loads as well.
+                    if re.fullmatch(r"(aws|kubernetes)(\.[a-z0-9_]+)*\.[A-Z]\w*", text):
+                        touched.add(text)
+    return [*sorted(imports), *sorted(touched)]
 
 
 def rehearsal_figures(runs: int) -> list[Figure]:
