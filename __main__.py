@@ -11,6 +11,7 @@ import pulumi_kubernetes as kubernetes
 from components.admission import Admission, AdmissionArgs
 from components.cluster import Cluster, ClusterArgs
 from components.devices import Devices, DevicesArgs
+from components.identity import Identity, IdentityArgs
 from components.network import Network, NetworkArgs
 from components.nodes import CpuPool, GpuPool, GpuPoolArgs, PoolArgs
 from components.platform import Platform, PlatformArgs
@@ -36,20 +37,23 @@ for warning in plan.warnings:
 
 access = plan.recipe.access
 assert access.account_id is not None, "a plan without it is refused"
-account = aws.Provider("aws", region=access.region, allowed_account_ids=[access.account_id])
+identity = Identity("identity", IdentityArgs(plan=plan))
+account = aws.Provider("aws", region=identity.tie(access.region), allowed_account_ids=[access.account_id])
 on_aws = pulumi.ResourceOptions(providers=[account])
-network = Network("network", NetworkArgs(plan=plan), on_aws)
-cluster = Cluster("cluster", ClusterArgs(plan=plan, network=network), on_aws)
-cpu = CpuPool("cpu", PoolArgs(plan=plan, network=network, cluster=cluster), on_aws)
-files = FileSystem("files", FileSystemArgs(plan=plan, network=network, cluster=cluster, nodes=cpu), on_aws)
+network = Network("network", NetworkArgs(plan=plan, identity=identity), on_aws)
+cluster = Cluster("cluster", ClusterArgs(plan=plan, identity=identity, network=network), on_aws)
+cpu = CpuPool("cpu", PoolArgs(plan=plan, identity=identity, network=network, cluster=cluster), on_aws)
+files = FileSystem(
+    "files", FileSystemArgs(plan=plan, identity=identity, network=network, cluster=cluster, nodes=cpu), on_aws
+)
 
 in_cluster = pulumi.ResourceOptions(
     providers=[
         kubernetes.Provider(
             "kubernetes",
             kubeconfig=cluster.kubeconfig,
-            # A known constant: an unknown kubeconfig alone would count as another cluster and replace every object.
-            cluster_identifier=plan.cluster.identifier,
+            # A kubeconfig unknown in a preview then does not count as another cluster, which would replace every object.
+            cluster_identifier=identity.tie(plan.cluster.identifier),
             enable_server_side_apply=True,
             # After a failed delete of the cluster its objects are gone from the state only: the next `up` adopts them.
             upsert_existing_objects=True,
@@ -70,7 +74,9 @@ admission = Admission("admission", AdmissionArgs(plan=plan, namespace=caches.nam
 
 # GPUs are the last thing paid for: by now everything that can go wrong for cents has gone right.
 before_gpus = [caches, platform, devices, admission, *([weights] if plan.recipe.weights.wait else [])]
-gpu = GpuPool("gpu", GpuPoolArgs(plan=plan, network=network, cluster=cluster, wait_for=before_gpus), on_aws)
+gpu = GpuPool(
+    "gpu", GpuPoolArgs(plan=plan, identity=identity, network=network, cluster=cluster, wait_for=before_gpus), on_aws
+)
 everything = [gpu, weights, *before_gpus]
 Serving("serving", ServingArgs(plan=plan, namespace=caches.namespace, wait_for=everything), in_cluster)
 

@@ -13,7 +13,8 @@ from components._tags import named
 
 def service_role(
     name: str,
-    physical_name: str,
+    physical_name: pulumi.Input[str],
+    label: str,
     service: str,
     policies: Iterable[str],
     tags: Mapping[str, str],
@@ -21,7 +22,7 @@ def service_role(
 ) -> tuple[aws.iam.Role, list[aws.iam.RolePolicyAttachment]]:
     """A role for `service` with AWS' managed `policies` (the part of the ARN behind `policy/`), and the attachments.
 
-    Whatever uses the role should depend on the attachments: without them on destroy, the service cannot clean up.
+    `label` is its Name tag. Whatever uses the role should depend on the attachments: without them on destroy, the service cannot clean up.
     """
     actions = ["sts:AssumeRole", "sts:TagSession"] if service == "pods.eks.amazonaws.com" else ["sts:AssumeRole"]
     statement = {"Effect": "Allow", "Action": actions, "Principal": {"Service": service}}
@@ -29,7 +30,7 @@ def service_role(
         name,
         name=physical_name,
         assume_role_policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}),
-        tags=named(tags, physical_name),
+        tags=named(tags, label),
         opts=pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(delete_before_replace=True)),
     )
     attachments = [

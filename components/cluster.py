@@ -14,6 +14,7 @@ import pulumi_aws as aws
 
 from components._iam import service_role
 from components._tags import named
+from components.identity import Identity
 from components.network import Network
 from recipe.plan import Plan
 
@@ -27,6 +28,7 @@ class ClusterArgs:
     """What a Cluster is made from."""
 
     plan: Plan
+    identity: Identity
     network: Network
 
 
@@ -44,26 +46,32 @@ class Cluster(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: ClusterArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("dynamo-recipes:cluster:Cluster", name, None, opts)
-        names, plan, tags = args.plan.names, args.plan.cluster, args.plan.tags
+        names, plan, tags, tie = args.plan.names, args.plan.cluster, args.plan.tags, args.identity.tie
         child = pulumi.ResourceOptions(parent=self)
 
         # EKS would make the group by itself, without retention and never removed.
         logs = aws.cloudwatch.LogGroup(
             f"{name}-logs",
-            name=names.log_group,
+            name=tie(names.log_group),
             retention_in_days=plan.log_retention_days,
             tags=named(tags, names.log_group),
             opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
         )
         role, policies = service_role(
-            f"{name}-role", names.cluster_role, "eks.amazonaws.com", ("AmazonEKSClusterPolicy",), tags, child
+            f"{name}-role",
+            tie(names.cluster_role),
+            names.cluster_role,
+            "eks.amazonaws.com",
+            ("AmazonEKSClusterPolicy",),
+            tags,
+            child,
         )
         node_role, _ = service_role(
-            f"{name}-node-role", names.node_role, "ec2.amazonaws.com", _NODE_POLICIES, tags, child
+            f"{name}-node-role", tie(names.node_role), names.node_role, "ec2.amazonaws.com", _NODE_POLICIES, tags, child
         )
         self.cluster = aws.eks.Cluster(
             f"{name}-eks",
-            name=names.cluster,
+            name=tie(names.cluster),
             version=plan.version,
             role_arn=role.arn,
             vpc_config=aws.eks.ClusterVpcConfigArgs(

@@ -12,6 +12,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components._tags import named
+from components.identity import Identity
 from recipe.plan import Plan, SubnetPlan
 
 
@@ -20,11 +21,14 @@ class NetworkArgs:
     """What a Network is made from."""
 
     plan: Plan
+    identity: Identity
 
 
 class Network(pulumi.ComponentResource):
     """VPC, subnets, routes and NAT."""
 
+    vpc: aws.ec2.Vpc
+    """Replaced with the cluster. What else has a fixed name depends on it, so that a new name waits until the old one is free."""
     vpc_id: pulumi.Output[str]
     nodes_subnet_id: pulumi.Output[str]
     """The one subnet of all nodes and of the EFS mount target."""
@@ -41,7 +45,7 @@ class Network(pulumi.ComponentResource):
 
         vpc = aws.ec2.Vpc(
             f"{name}-vpc",
-            cidr_block=plan.vpc_cidr,
+            cidr_block=args.identity.tie(plan.vpc_cidr),
             enable_dns_support=True,
             enable_dns_hostnames=True,  # the mount target's name and the private API endpoint need both
             tags=tags("vpc"),
@@ -61,7 +65,13 @@ class Network(pulumi.ComponentResource):
 
         public, nodes, control_plane = (subnet(one) for one in (plan.public, plan.nodes, plan.control_plane))
 
-        gateway = aws.ec2.InternetGateway(f"{name}-internet", vpc_id=vpc.id, tags=tags("internet"), opts=child)
+        gateway = aws.ec2.InternetGateway(
+            f"{name}-internet",
+            vpc_id=vpc.id,
+            tags=tags("internet"),
+            # The provider would move it to the next VPC, and a VPC cannot go while it has one.
+            opts=pulumi.ResourceOptions(parent=self, replace_on_changes=["vpcId"]),
+        )
         public_routes = aws.ec2.RouteTable(f"{name}-public-routes", vpc_id=vpc.id, tags=tags("public"), opts=child)
         to_internet = aws.ec2.Route(
             f"{name}-to-internet",
@@ -75,7 +85,7 @@ class Network(pulumi.ComponentResource):
         )
         address = aws.ec2.Eip(
             f"{name}-nat-address",
-            domain="vpc",
+            domain=args.identity.tie("vpc"),  # the only thing about an address that cannot change
             tags=tags("nat"),
             # An internet gateway cannot be detached while an address of its VPC is mapped.
             opts=pulumi.ResourceOptions(parent=self, depends_on=[gateway]),

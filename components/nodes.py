@@ -16,6 +16,7 @@ import pulumi_aws as aws
 
 from components._tags import named
 from components.cluster import Cluster
+from components.identity import Identity
 from components.network import Network
 from recipe.catalogue import Nic
 from recipe.constants import GPU_TAINT_KEY, GPU_TAINT_VALUE
@@ -23,6 +24,13 @@ from recipe.plan import NodePool, Plan
 
 _TAGGED_WITH_INSTANCE = ("instance", "volume", "network-interface")
 """A node group's own tags do not reach these; what a failed teardown leaves behind is found by them."""
+_FROZEN_TAGS = [
+    path
+    for key in ("owner", "ttl-hours")
+    # The template's own as well: the provider previews a new version, hence new nodes, for any change of a template.
+    for path in (f'tagSpecifications[*].tags["{key}"]', f'tags["{key}"]')
+]
+"""Templates and instances keep the values they were made with: a longer TTL must not make a new version, which rolls GPU nodes."""
 _ROOT_DEVICE = "/dev/xvda"
 """Root volume of the AL2023 images; another name would add a second volume."""
 
@@ -32,6 +40,7 @@ class PoolArgs:
     """What a CpuPool is made from, and the common part of a GpuPool."""
 
     plan: Plan
+    identity: Identity
     network: Network
     cluster: Cluster
 
@@ -54,7 +63,7 @@ class CpuPool(pulumi.ComponentResource):
         pool, names, tags = args.plan.cpu_pool, args.plan.names, args.plan.tags
         template = aws.ec2.LaunchTemplate(
             f"{name}-template",
-            name=names.cpu_launch_template,
+            name=args.identity.tie(names.cpu_launch_template),
             instance_type=pool.instance_type,
             block_device_mappings=[_root_volume(pool)],
             metadata_options=_imds(),
@@ -62,7 +71,7 @@ class CpuPool(pulumi.ComponentResource):
             user_data=_user_data(pool),
             update_default_version=True,
             tags=named(tags, names.cpu_launch_template),
-            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, ignore_changes=_FROZEN_TAGS),
         )
         self.node_group = aws.eks.NodeGroup(
             f"{name}-nodes",
@@ -111,7 +120,7 @@ class GpuPool(pulumi.ComponentResource):
         if pool.placement_group:
             group = aws.ec2.PlacementGroup(
                 f"{name}-placement",
-                name=names.placement_group,
+                name=args.identity.tie(names.placement_group),
                 strategy="cluster",
                 tags=named(tags, names.placement_group),
                 opts=fixed,
@@ -119,7 +128,7 @@ class GpuPool(pulumi.ComponentResource):
             placement = aws.ec2.LaunchTemplatePlacementArgs(group_name=group.name)
         template = aws.ec2.LaunchTemplate(
             f"{name}-template",
-            name=names.gpu_launch_template,
+            name=args.identity.tie(names.gpu_launch_template),
             instance_type=pool.instance_type,
             network_interfaces=[_interface(nic, args.cluster.security_group_id) for nic in pool.nics],
             instance_market_options=(
@@ -135,7 +144,7 @@ class GpuPool(pulumi.ComponentResource):
             user_data=_user_data(pool),
             update_default_version=True,
             tags=named(tags, names.gpu_launch_template),
-            opts=fixed,
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True, ignore_changes=_FROZEN_TAGS),
         )
         self.node_group = aws.eks.NodeGroup(
             f"{name}-nodes",
@@ -154,7 +163,12 @@ class GpuPool(pulumi.ComponentResource):
             taints=[aws.eks.NodeGroupTaintArgs(key=GPU_TAINT_KEY, value=GPU_TAINT_VALUE, effect="NO_SCHEDULE")],
             labels=pool.labels,
             tags=named(tags, names.gpu_node_group),
-            opts=_group_options(self, pool, [args.cluster, args.network, *args.wait_for]),
+            opts=pulumi.ResourceOptions.merge(
+                _group_options(self, pool, [args.cluster, args.network, *args.wait_for]),
+                # Rolled node by node instead, half of the graph would wait on paid nodes for the other half, and EKS rolls
+                # back onto the old type when there is none of the new one.
+                pulumi.ResourceOptions(replacement_trigger=pool.instance_type),
+            ),
         )
         self.register_outputs({"nodeGroup": self.node_group.node_group_name})
 

@@ -56,7 +56,12 @@ class Serving(pulumi.ComponentResource):
         ready = create_job(
             f"{name}-ready",
             objects.readiness_job,
-            pulumi.ResourceOptions(parent=self, depends_on=[graph, account, binding, config]),
+            pulumi.ResourceOptions(
+                parent=self,
+                depends_on=[graph, account, binding, config],
+                # Its name says when the graph is another one; other nodes have to prove themselves as well.
+                replacement_trigger=args.plan.gpu_pool.model_dump(mode="json"),
+            ),
         )
         self.register_outputs({"graph": objects.graph["metadata"]["name"], "ready": ready.id})
 

@@ -16,6 +16,7 @@ from components._iam import service_role
 from components._objects import create, fill
 from components._tags import named
 from components.cluster import Cluster
+from components.identity import Identity
 from components.network import Network
 from components.nodes import CpuPool
 from recipe.plan import Late, Plan
@@ -31,10 +32,10 @@ class FileSystemArgs:
     """What a FileSystem is made from."""
 
     plan: Plan
+    identity: Identity
     network: Network
     cluster: Cluster
     nodes: CpuPool
-    """The driver's add-on needs nodes to become active."""
 
 
 class FileSystem(pulumi.ComponentResource):
@@ -50,7 +51,7 @@ class FileSystem(pulumi.ComponentResource):
 
         files = aws.efs.FileSystem(
             f"{name}-efs",
-            creation_token=names.efs_creation_token,
+            creation_token=args.identity.tie(names.efs_creation_token),
             encrypted=True,
             throughput_mode=plan.throughput_mode,
             tags=named(tags, names.efs_creation_token),
@@ -102,7 +103,13 @@ class FileSystem(pulumi.ComponentResource):
             self.late[Late.access_point(claim.purpose)] = point.id
 
         role, policies = service_role(
-            f"{name}-driver-role", names.efs_role, "pods.eks.amazonaws.com", (_DRIVER_POLICY,), tags, child
+            f"{name}-driver-role",
+            args.identity.tie(names.efs_role),
+            names.efs_role,
+            "pods.eks.amazonaws.com",
+            (_DRIVER_POLICY,),
+            tags,
+            child,
         )
         association = aws.eks.PodIdentityAssociation(
             f"{name}-driver-identity",
@@ -127,8 +134,9 @@ class FileSystem(pulumi.ComponentResource):
             tags=named(tags, "aws-efs-csi-driver"),
             opts=pulumi.ResourceOptions(
                 parent=self,
-                # association: credentials are injected when a pod is created, so it has to exist before. nodes: see above.
-                depends_on=[association, args.nodes],
+                # association: credentials are injected when a pod is created, so it has to exist before.
+                # node_group: the add-on becomes active on a node. Not all of the pool: the driver needs no CoreDNS.
+                depends_on=[association, args.nodes.node_group],
                 delete_before_replace=True,
             ),
         )
@@ -158,7 +166,7 @@ class Caches(pulumi.ComponentResource):
                 f"{name}-{purpose}-volume",
                 fill(manifest, args.files.late),
                 # The class first: a volume and its claim find each other by it.
-                pulumi.ResourceOptions(parent=self, depends_on=[storage_class]),
+                pulumi.ResourceOptions(parent=self, depends_on=[storage_class], ignore_changes=["spec.capacity"]),
             )
             create(
                 f"{name}-{purpose}-claim",
@@ -167,6 +175,8 @@ class Caches(pulumi.ComponentResource):
                     parent=self,
                     # files: driver, its identity and the mount target have to be there first, and, on destroy, longer than the claim.
                     depends_on=[self.namespace, storage_class, volume, args.files],
+                    # A claim in use cannot be resized, and on EFS a size is a number without effect: not worth a replacement.
+                    ignore_changes=["spec.resources"],
                 ),
             )
         self.register_outputs({"namespace": objects.namespace["metadata"]["name"]})

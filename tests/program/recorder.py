@@ -41,6 +41,8 @@ class Registered:
     provider: str
     depends_on: frozenset[str]
     """URNs, explicit and through inputs."""
+    property_depends_on: dict[str, frozenset[str]]
+    """URNs by the input that refers to them."""
     deleted_with: str
     delete_before_replace: bool
     timeouts: dict[str, str]
@@ -122,6 +124,8 @@ class _Cloud(Mocks):
                 state["vpcConfig"] = {**state["vpcConfig"], "clusterSecurityGroupId": "sg-cluster"}
             case "aws:ec2/launchTemplate:LaunchTemplate":
                 state["latestVersion"] = 1
+            case "pulumi:index:Stash":
+                state["output"] = state["input"]
             case "aws:ec2/eip:Eip":
                 state["allocationId"] = "eipalloc-1"
         state.setdefault("arn", f"arn:mock:{args.name}")
@@ -146,6 +150,7 @@ class _Recorder(MockMonitor):
             custom=request.custom,
             provider=request.provider,
             depends_on=frozenset(request.dependencies),
+            property_depends_on={key: frozenset(of.urns) for key, of in request.propertyDependencies.items()},
             # The engine lets children inherit this one (facts/pulumi.md §3); mocks do not.
             deleted_with=request.deletedWith or getattr(self.run.resources.get(request.parent), "deleted_with", ""),
             delete_before_replace=request.deleteBeforeReplace,

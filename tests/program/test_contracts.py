@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from recipe.constants import GPU_TOLERATION
-from tests.program.recorder import Registered, Run
+from tests.program.recorder import Registered, Run, plain
 
-ACCOUNTS = ("pulumi:pulumi:Stack", "pulumi:providers:aws", "pulumi:providers:kubernetes")
+BESIDES = ("pulumi:pulumi:Stack", "pulumi:providers:aws", "pulumi:providers:kubernetes", "pulumi:index:Stash")
 
 # Physical name of each kind that has one. A repeated create after a crash must collide with it (facts/rehearsal.md §4).
 NAMED_BY = {
@@ -256,10 +256,39 @@ def test_components_and_providers_are_all_there_is_beside_custom_resources(run: 
     others: list[Registered] = [
         one for one in run.resources.values() if one not in run.custom and one not in run.components
     ]
-    assert sorted({one.type for one in others}) == sorted(ACCOUNTS)
+    assert sorted({one.type for one in others}) == sorted(BESIDES)
 
 
 def test_a_graph_with_other_components_is_replaced_rather_than_refused(run: Run) -> None:
     graph = run.named("serving-graph")
     assert graph.replacement_trigger, "the operator refuses to change the set of components"
     assert graph.inputs["metadata"]["annotations"]["pulumi.com/deletionPropagationPolicy"] == "background"
+
+
+TIED = {
+    "aws:ec2/vpc:Vpc": "cidrBlock",
+    "aws:ec2/eip:Eip": "domain",
+    "aws:efs/fileSystem:FileSystem": "creationToken",
+    "aws:eks/cluster:Cluster": "name",
+    "aws:ec2/launchTemplate:LaunchTemplate": "name",
+    "aws:ec2/placementGroup:PlacementGroup": "name",
+    "aws:iam/role:Role": "name",
+    "aws:cloudwatch/logGroup:LogGroup": "name",
+    "pulumi:providers:aws": "region",
+    "pulumi:providers:kubernetes": "clusterIdentifier",
+}
+"""Create-only properties through which the engine learns that a resource goes with the identity."""
+
+
+def test_everything_goes_with_the_identity(run: Run) -> None:
+    """One root of a replacement: with several, one chain deletes what another one still uses (seen on the engine)."""
+    value = run.only("pulumi:index:Stash")
+    assert value.replacement_trigger == run.plan.cluster.identifier
+    assert value.delete_before_replace
+    for type_, key in TIED.items():
+        for one in run.of(type_):
+            assert value.urn in one.property_depends_on[key], f"{one.name} would stay behind when the deployment moves"
+
+
+def test_new_nodes_have_to_prove_themselves(run: Run) -> None:
+    assert run.named("serving-ready").replacement_trigger == plain(run.plan.gpu_pool.model_dump(mode="json"))
