@@ -19,11 +19,12 @@ from typer.testing import Result
 
 from ops import stacks
 from ops.charges import Rates, charges, usd, usd_per_hour
-from ops.exits import BAD_INPUT, FAILED, INTERRUPTED, OK
+from ops.exits import BAD_INPUT, FAILED, INTERRUPTED, MISSING, OK
 from ops.rehearsal_view import Watcher
 from ops.spans import GPUS_PAID, gpus, spans
 from rehearsal.cloud import rules
 from rehearsal.engine import Engine
+from rehearsal.errors import SetupError
 from rehearsal.session import Event
 from tests.ops.conftest import STACK
 from tests.recipe.samples import plan
@@ -191,6 +192,19 @@ def test_bad_input_is_refused_before_anything_is_started(
     assert result.exit_code == BAD_INPUT, result.output
     assert said in result.stderr
     assert "Next: " in result.stderr or "did you mean h100?" in result.stderr
+
+
+@pytest.mark.parametrize("args", [(STACK,), ("--shell",)])
+def test_without_an_engine_and_a_way_to_build_one_the_message_says_what_to_install(
+    run: Run, args: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none() -> None:
+        raise SetupError("the Pulumi engine could not be built", "install the Pulumi CLI")
+
+    monkeypatch.setattr("ops.rehearsing.ensure_engine", none)
+    result = run("rehearse", *args)
+    assert result.exit_code == MISSING
+    assert result.stderr == "the Pulumi engine could not be built\nNext: install the Pulumi CLI\n"
 
 
 # ── whole runs ───────────────────────────────────────────────────────────────────────────────────────────────────────
