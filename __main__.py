@@ -77,8 +77,11 @@ before_gpus = [caches, platform, devices, admission, *([weights] if plan.recipe.
 gpu = GpuPool(
     "gpu", GpuPoolArgs(plan=plan, identity=identity, network=network, cluster=cluster, wait_for=before_gpus), on_aws
 )
-everything = [gpu, weights, *before_gpus]
-Serving("serving", ServingArgs(plan=plan, namespace=caches.namespace, wait_for=everything), in_cluster)
+Serving(
+    "serving",
+    ServingArgs(plan=plan, namespace=caches.namespace, gpu=gpu, wait_for=[weights, *before_gpus]),
+    in_cluster,
+)
 
 names = plan.names
 pulumi.export("endpoint", f"http://{names.frontend_service}.{names.namespace}:8000/v1")

@@ -111,6 +111,8 @@ class GpuPool(pulumi.ComponentResource):
     """GPU nodes: tainted, labelled for this stack only, with the EFA interfaces of their type."""
 
     node_group: aws.eks.NodeGroup
+    generation: pulumi.Output[str]
+    """Another one for every node group that is created, also under the same name."""
 
     def __init__(self, name: str, args: GpuPoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("dynamo-recipes:nodes:GpuPool", name, None, opts)
@@ -170,7 +172,9 @@ class GpuPool(pulumi.ComponentResource):
                 pulumi.ResourceOptions(replacement_trigger=pool.instance_type),
             ),
         )
-        self.register_outputs({"nodeGroup": self.node_group.node_group_name})
+        # EKS ends the ARN with an id of its own; the first part of it is enough to tell two apart.
+        self.generation = self.node_group.arn.apply(lambda arn: arn.rsplit("/", 1)[-1][:8])
+        self.register_outputs({"nodeGroup": self.node_group.node_group_name, "generation": self.generation})
 
 
 def _group_options(

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components._objects import create, create_job
-from recipe.plan import Manifest, Plan
+from components._objects import create, create_job, fill
+from components.nodes import GpuPool
+from recipe.plan import Late, Manifest, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +22,9 @@ class ServingArgs:
 
     plan: Plan
     namespace: pulumi.Resource
+    gpu: GpuPool
     wait_for: Sequence[pulumi.Resource]
-    """GPU nodes, devices, platform, caches, weights: without any of them the graph could never become ready."""
+    """Besides the GPU nodes: devices, platform, caches, weights: without any of them the graph could never become ready."""
 
 
 class Serving(pulumi.ComponentResource):
@@ -40,7 +42,7 @@ class Serving(pulumi.ComponentResource):
             objects.graph,
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[*args.wait_for, *configs],
+                depends_on=[args.gpu, *args.wait_for, *configs],
                 # The operator refuses to change these; everything else rolls out in place (facts/dynamo.md §1.3).
                 replacement_trigger=immutable_part(objects.graph),
             ),
@@ -55,7 +57,7 @@ class Serving(pulumi.ComponentResource):
         config = create(f"{name}-config", objects.readiness_config, inside)
         ready = create_job(
             f"{name}-ready",
-            objects.readiness_job,
+            fill(objects.readiness_job, {Late.GPU_NODES: args.gpu.generation}),
             pulumi.ResourceOptions(
                 parent=self,
                 depends_on=[graph, account, binding, config],

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from recipe.catalogue import GIB, CpuInstance, GpuInstance, Model
 from recipe.config import Recipe, Role
+from recipe.constants import JOB_LABEL
 from recipe.errors import Problem
 from recipe.plan import CpuUse, GpuMemory, Manifest, NodePlacement
 
@@ -242,7 +243,7 @@ def cpu_pods(jobs: Iterable[Manifest], graph: Manifest) -> list[Pod]:
 
     Counted as if all ran at once: Jobs overlap with the frontend when only a part of the stack is replaced.
     """
-    pods = [pod_of(job["metadata"]["name"], job["spec"]["template"]["spec"]) for job in jobs]
+    pods = [pod_of(f"{job['metadata']['labels'][JOB_LABEL]} Job", job["spec"]["template"]["spec"]) for job in jobs]
     for component in graph["spec"]["components"]:
         if component["type"] == "frontend":
             spec = component["podTemplate"]["spec"]

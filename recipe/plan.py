@@ -19,6 +19,8 @@ class Late:
     """Names of the values known only after creation, as they stand in manifests (`${file_system_id}`)."""
 
     FILE_SYSTEM = "${file_system_id}"
+    GPU_NODES = "${gpu_nodes}"
+    """Changes with every GPU node group that is created: EKS gives each a new id, whatever its name."""
     HF_TOKEN = "${hf_token}"  # noqa: S105 - a placeholder, not a token
 
     @staticmethod

@@ -12,7 +12,7 @@ from recipe.constants import GRAPH_LABEL
 from recipe.context import RenderContext
 from recipe.jobs import JobSpec, account, build_job
 from recipe.names import digest
-from recipe.plan import Manifest
+from recipe.plan import Late, Manifest
 
 ACCOUNT: Final = "graph-readiness"
 FRONTEND_PORT: Final = 8000
@@ -39,9 +39,13 @@ def readiness_account(context: RenderContext) -> tuple[Manifest, Manifest, Manif
 
 
 def readiness_job(context: RenderContext, graph: Manifest) -> tuple[Manifest, Manifest]:
-    """ConfigMap and Job. It waits for one specification of the graph; another one is another Job."""
+    """ConfigMap and Job. It waits for one specification of the graph on one set of nodes; another of either is another Job.
+
+    Without the nodes in its name, a Job that completed earlier would answer for new nodes: after a failed delete of the
+    cluster the next `up` adopts what is still in it.
+    """
     names = context.names
-    return build_job(
+    config, job = build_job(
         context,
         JobSpec(
             purpose="readiness",
@@ -66,3 +70,5 @@ def readiness_job(context: RenderContext, graph: Manifest) -> tuple[Manifest, Ma
             service_account=ACCOUNT,
         ),
     )
+    metadata = job["metadata"] | {"name": f"{job['metadata']['name']}-{Late.GPU_NODES}"}
+    return config, job | {"metadata": metadata}

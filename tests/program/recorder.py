@@ -128,7 +128,8 @@ class _Cloud(Mocks):
                 state["output"] = state["input"]
             case "aws:ec2/eip:Eip":
                 state["allocationId"] = "eipalloc-1"
-        state.setdefault("arn", f"arn:mock:{args.name}")
+        # As EKS ends the ARN of a node group: with an id of its own.
+        state.setdefault("arn", f"arn:mock:{args.name}/5e1f0a9c-0000-4000-8000-000000000000")
         return f"{args.name}-id", state
 
 
