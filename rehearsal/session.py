@@ -38,7 +38,7 @@ import yaml
 
 from rehearsal.engine import Engine, ensure_engine
 from rehearsal.errors import SetupError
-from rehearsal.watch import SESSION
+from rehearsal.watch import SESSION, held_signals
 
 ROOT = Path(__file__).resolve().parents[1]
 # The engine's default follows the number of cores; what the pretend cloud does at once must not.
@@ -188,7 +188,8 @@ class Session:
         self._engine = self._engine or ensure_engine()
         self._catch_signals()
         try:
-            self._make_folder()
+            with held_signals():
+                self._make_folder()
             self.env = self._environment()
             self.env["PULUMI_DEBUG_PROVIDERS"] = self._start_providers()
         except BaseException:
@@ -202,17 +203,20 @@ class Session:
         self._end()
 
     def _end(self) -> None:
-        for process in (self._running, self._providers):
-            if process is not None:
-                end_tree(process)
-                if process.stdout is not None:
-                    process.stdout.close()
-        self._running = self._providers = None
-        for number, handler in self._old_handlers.items():
-            signal.signal(number, handler)
-        self._old_handlers.clear()
-        if not self.keep and hasattr(self, "root"):
-            shutil.rmtree(self.root, ignore_errors=True)
+        try:
+            with held_signals():  # a second Ctrl-C must not stop the clearing away
+                for process in (self._running, self._providers):
+                    if process is not None:
+                        end_tree(process)
+                        if process.stdout is not None:
+                            process.stdout.close()
+                self._running = self._providers = None
+                if not self.keep and hasattr(self, "root"):
+                    shutil.rmtree(self.root, ignore_errors=True)
+        finally:
+            for number, handler in self._old_handlers.items():
+                signal.signal(number, handler)
+            self._old_handlers.clear()
 
     def _catch_signals(self) -> None:
         """SIGTERM and SIGHUP end a session like an exception does; only the main thread can say so."""
@@ -309,7 +313,7 @@ class Session:
         command += ["--faults", str(self._faults.resolve())] if self._faults else []
         command += ["--cloud", self._cloud] if self._cloud else []
         errors = self.root / "providers.err"
-        with errors.open("w", encoding="utf-8") as err:
+        with errors.open("w", encoding="utf-8") as err, held_signals():
             self._providers = subprocess.Popen(
                 command,
                 cwd=ROOT,
@@ -373,39 +377,42 @@ class Session:
         command = [str(self._engine.pulumi), *args, "--non-interactive", "--color", "never"]
         command += ["--event-log", str(log)] if args[0] in _WITH_EVENTS else []
         follow = _Follower(log, on_event)
-        with out.open("w", encoding="utf-8") as stdout, err.open("w", encoding="utf-8") as stderr:
-            process = self._running = subprocess.Popen(
-                command,
-                cwd=self.project,
-                env={**self.env, **(env or {})},
-                stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-                stdout=stdout,
-                stderr=stderr,
-                start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
-            )
         try:
+            with out.open("w", encoding="utf-8") as stdout, err.open("w", encoding="utf-8") as stderr, held_signals():
+                process = self._running = subprocess.Popen(
+                    command,
+                    cwd=self.project,
+                    env={**self.env, **(env or {})},
+                    stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+                    stdout=stdout,
+                    stderr=stderr,
+                    start_new_session=True,  # Ctrl-C reaches this process alone, which passes it on
+                )
             if process.stdin is not None:
                 process.stdin.write((input or "").encode())
                 process.stdin.close()
             _wait(process, follow)
         finally:
-            end_tree(process)
-            self._running = None
+            self._end_running()
         said, complained = (path.read_text(encoding="utf-8", errors="replace") for path in (out, err))
         return Result(tuple(args), process.returncode, said, complained, tuple(follow.events))
 
     def interactive(self, command: Sequence[str]) -> int:
         """Run any command on this terminal with the session's environment, in its project folder; the exit code."""
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command in the foreground gets it, too
+        # The command in the foreground gets Ctrl-C, too. A handler, unlike SIG_IGN, is not passed on to it.
+        previous = signal.signal(signal.SIGINT, lambda *_: None)
         try:
-            process = self._running = subprocess.Popen(
-                command, cwd=self.project, env=self.env, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
-            )
+            with held_signals():
+                process = self._running = subprocess.Popen(command, cwd=self.project, env=self.env)
             return process.wait()
         except FileNotFoundError:
             raise SetupError(f"there is no command {command[0]}", "name one that is on PATH") from None
         finally:
             signal.signal(signal.SIGINT, previous)
+            self._end_running()
+
+    def _end_running(self) -> None:
+        with held_signals():
             if self._running is not None:
                 end_tree(self._running)
             self._running = None

@@ -8,7 +8,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import psutil
@@ -55,3 +56,26 @@ def quiet_signals(*, also_interrupt: bool) -> None:
 
 def _leave(_number: int, _frame: FrameType | None) -> None:
     os._exit(0)
+
+
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Let Ctrl-C and its like wait until the block has ended.
+
+    An exception in the middle of starting a process loses it: it runs, and nobody knows its id. Handlers, unlike masks,
+    are not inherited by what is started inside.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs signal handlers in the main thread only
+        return
+    held: list[int] = []
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    for number in previous:
+        signal.signal(number, lambda number, _frame: held.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if held:
+            signal.raise_signal(held[0])

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
@@ -30,6 +31,7 @@ from packaging.version import InvalidVersion, Version
 
 from rehearsal.engine.progress import Reporter, reporter
 from rehearsal.errors import SetupError
+from rehearsal.watch import held_signals
 
 ROOT = Path(__file__).resolve().parents[2]
 _MODULE_FILES = ("go.mod", "go.sum", "tools.go")
@@ -333,33 +335,40 @@ def _run(
 
     The command leads a process group of its own, and however this ends, nothing of that group is left.
     """
+    errors: list[str] = []
+    process: subprocess.Popen[str] | None = None
     with (work / "stdout").open("w+", encoding="utf-8") as out:
-        process = subprocess.Popen(
-            command,
-            cwd=work,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        errors: list[str] = []
-        assert process.stderr is not None
-        with process.stderr:
-            reader = threading.Thread(target=errors.extend, args=(process.stderr,), daemon=True)
-            reader.start()
-            try:
-                while (code := process.poll()) is None:
-                    lines(len(errors))
-                    time.sleep(0.1)
-            except BaseException:
+        try:
+            with held_signals():
+                process = subprocess.Popen(
+                    command,
+                    cwd=work,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+                reader = threading.Thread(target=_read_all, args=(process.stderr, errors), daemon=True)
+                reader.start()
+            while (code := process.poll()) is None:
+                lines(len(errors))
+                time.sleep(0.1)
+        except BaseException:
+            if process is not None:
                 _end_group(process)
-                raise
-            finally:
+            raise
+        finally:
+            if process is not None:
                 reader.join()
         out.seek(0)
         return code, out.read(), "".join(errors)
+
+
+def _read_all(stream: IO[str], lines: list[str]) -> None:
+    with stream:
+        lines.extend(stream)
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:

@@ -15,6 +15,7 @@ import pytest
 from rehearsal.engine import Engine
 from rehearsal.errors import SetupError
 from rehearsal.session import ROOT, Event, Result, Session
+from rehearsal.watch import held_signals
 
 pytestmark = pytest.mark.engine
 
@@ -285,6 +286,21 @@ def test_a_signal_in_mid_up_ends_everything_and_leaves_nothing(
     assert script.returncode != 0
     if number is signal.SIGTERM:
         assert errors == "", "a stopped rehearsal says nothing on its way out"
+
+
+def test_ctrl_c_while_a_process_is_being_started_does_not_lose_the_process() -> None:
+    """Seen: the exception came up inside Popen, and an engine nobody knew of ran on in a folder just removed."""
+    started: list[str] = []
+
+    def start() -> None:
+        with held_signals():
+            os.kill(os.getpid(), signal.SIGINT)
+            started.append("the process's id is known")
+        started.append("never reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
+    assert started == ["the process's id is known"]
 
 
 def test_kill_9_of_the_session_leaves_no_process_behind(engine: Engine, make_project: Callable[[str], Path]) -> None:
