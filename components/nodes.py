@@ -186,6 +186,9 @@ def _group_options(
         # cluster: the node role's policies and the add-ons a node needs to become Ready.
         depends_on=depends_on,
         delete_before_replace=True,
+        # EKS never mends a group whose create failed: the next `up` makes another. What AWS delivered late is kept by a
+        # `pulumi refresh` before it, which finds the group active.
+        replace_on_changes=["#initerror"],
         # Waiting for capacity is the recipe's to limit. Rolling updates and drains keep the provider's own hour.
         custom_timeouts=pulumi.CustomTimeouts(create=f"{plan.create_timeout_minutes}m"),
     )

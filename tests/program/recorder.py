@@ -45,6 +45,7 @@ class Registered:
     """URNs by the input that refers to them."""
     deleted_with: str
     delete_before_replace: bool
+    replace_on_changes: tuple[str, ...]
     timeouts: dict[str, str]
     replacement_trigger: Any
     secrets: frozenset[str]
@@ -155,6 +156,7 @@ class _Recorder(MockMonitor):
             # The engine lets children inherit this one (facts/pulumi.md §3); mocks do not.
             deleted_with=request.deletedWith or getattr(self.run.resources.get(request.parent), "deleted_with", ""),
             delete_before_replace=request.deleteBeforeReplace,
+            replace_on_changes=tuple(request.replaceOnChanges),
             timeouts={key: value for key in ("create", "update", "delete") if (value := getattr(timeouts, key))},
             secrets=frozenset(secret_paths(inputs)),
             replacement_trigger=plain(json_format.MessageToDict(request.replacement_trigger)),

@@ -292,3 +292,9 @@ def test_everything_goes_with_the_identity(run: Run) -> None:
 
 def test_new_nodes_have_to_prove_themselves(run: Run) -> None:
     assert run.named("serving-ready").replacement_trigger == plain(run.plan.gpu_pool.model_dump(mode="json"))
+
+
+@pytest.mark.parametrize("nodes", ["cpu-nodes", "gpu-nodes"])
+def test_a_node_group_that_failed_is_made_again(run: Run, nodes: str) -> None:
+    """`#initerror` is the engine's word for "its create ended in an error"; EKS never mends such a group."""
+    assert run.named(nodes).replace_on_changes == ("#initerror",), "the next `up` would take the failed group for good"
