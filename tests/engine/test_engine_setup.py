@@ -15,6 +15,7 @@ import pytest
 
 from rehearsal.engine import build, ensure_engine, required_range
 from rehearsal.errors import SetupError
+from rehearsal.gobuild import Source
 from rehearsal.session import ROOT
 
 VERSION = "v3.250.0"
@@ -134,7 +135,7 @@ def test_a_broken_cache_entry_is_noticed_and_built_anew(tools: Path, damage: str
         case "emptied":
             pulumi.write_text("")
         case "no-record":
-            (pulumi.parent / "engine.json").write_text("{")
+            (pulumi.parent / "built.json").write_text("{")
         case "not-executable":
             pulumi.chmod(0o644)
         case "gone":
@@ -160,11 +161,12 @@ def test_a_changed_pin_builds_anew(tmp_path: Path) -> None:
     pinned = Path(build.__file__).parent
     for name in ("go.mod", "go.sum", "tools.go"):
         shutil.copy(pinned / name, tmp_path)
-    same = build._Source.read(tmp_path)
-    assert same == build._Source(tmp_path, *(getattr(build._Source.read(), f) for f in ("version", "go", "key")))
+    command = build.engine_command(tmp_path)
+    same = Source.read(command)
+    assert same == Source.read(build.engine_command())
     with (tmp_path / "go.sum").open("a") as file:
         file.write("\n")
-    assert build._Source.read(tmp_path).key != same.key
+    assert Source.read(command).key != same.key
 
 
 def test_a_go_that_is_too_old_is_not_used(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
