@@ -63,6 +63,7 @@ _START_SECONDS = 60
 _STOP_SECONDS = 60  # for what is in flight to finish after Ctrl-C: virtual minutes, so real seconds
 _KILL_AFTER_SECONDS = 5
 _POLL_SECONDS = 0.05
+_HEAD_BYTES = 256  # of an event log: with the time of its first event, enough to tell one run's log from the next
 # What an encrypted value of a stack file becomes: the real one is for whoever holds the real passphrase.
 REHEARSED_SECRET = "rehearsed-secret"  # noqa: S105
 
@@ -444,12 +445,17 @@ class _Follower:
 
     def __init__(self, path: Path, on_event: Callable[[Event], None] | None) -> None:
         self.events: list[Event] = []
-        self._path, self._on_event, self._offset, self._rest = path, on_event, 0, b""
+        self._path, self._on_event, self._offset, self._rest, self._head = path, on_event, 0, b"", b""
 
     def read(self) -> None:
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
+            # A command that previews first (refresh --yes) writes the file twice, from the beginning.
+            head = file.read(_HEAD_BYTES)
+            if not head.startswith(self._head):
+                self._offset, self._rest = 0, b""
+            self._head = head
             file.seek(self._offset)
             *lines, self._rest = (self._rest + file.read()).split(b"\n")
             self._offset = file.tell()

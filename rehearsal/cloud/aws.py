@@ -84,7 +84,8 @@ class Aws:
 
     def computed(self, typ: str, id: str, inputs: Inputs) -> Inputs:
         """Outputs that the service makes, beside the inputs. The keys are the same in a preview."""
-        token = hashlib.sha256(f"{typ}{id}".encode()).hexdigest()
+        # Another one for every create, also of the same name: endpoints and the ids that end ARNs are never given twice.
+        token = hashlib.sha256(f"{typ}{id}{self._cloud.store.counter}".encode()).hexdigest()
         out: Inputs = {}
         if typ in _ARN:
             service, resource = _ARN[typ]
