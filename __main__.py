@@ -18,6 +18,7 @@ from components.platform import Platform, PlatformArgs
 from components.serving import Serving, ServingArgs
 from components.storage import Caches, CachesArgs, FileSystem, FileSystemArgs
 from components.weights import Weights, WeightsArgs
+from recipe.advice import when_gpu_nodes_fail
 from recipe.config import RECIPE_KEY, parse
 from recipe.errors import RecipeError
 from recipe.planner import make_plan
@@ -34,6 +35,8 @@ except RecipeError as error:
     raise pulumi.RunError(str(error)) from None
 for warning in plan.warnings:
     pulumi.log.warn(warning)
+if not pulumi.runtime.is_dry_run():
+    pulumi.log.info(when_gpu_nodes_fail(plan))
 
 access = plan.recipe.access
 assert access.account_id is not None, "a plan without it is refused"

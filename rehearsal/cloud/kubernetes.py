@@ -266,7 +266,7 @@ class Kubernetes:
         return made, self._shown(record)
 
     def _exists(self, call: Call, record: Record) -> tuple[str, Inputs]:
-        if not self.options.get("upsertExistingObjects"):
+        if call.type == RELEASE or not self.options.get("upsertExistingObjects"):
             name = self.name(call.type, call.inputs)
             kind = _PLURAL.get(call.type, call.type.rpartition(":")[2].lower() + "s")
             text = (

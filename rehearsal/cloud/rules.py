@@ -393,6 +393,7 @@ ROWS: tuple[Row, ...] = (
     Behaviour("dgd.ready", "Ready needs the operator, claims Bound and mountable, secrets, device plugins, and nodes with room for every worker.", "facts/dynamo.md §1.4; issue 3"),
     Behaviour("dgd.not-awaited", "Custom resources are not awaited unless pulumi.com/waitFor says so.", "facts/pulumi.md §10"),
     Behaviour("release.chart", "A Release needs the chart's repository and version (a chart without either cannot be found, or is whatever is newest).", "facts/pulumi.md §10 (Check loads the chart)"),
+    Behaviour("release.no-upsert", "upsertExistingObjects does not reach a Release: Helm refuses a name that is still in use.", "pulumi/pulumi-kubernetes issue #2116; helm/helm pkg/action/install.go (availableName)"),
     Behaviour("release.one-platform", "Only one cluster-wide operator per cluster: the chart's template fails otherwise.", "facts/dynamo.md §2"),
     Behaviour("release.operator-pod", "The operator asks for 512m CPU and 1 Gi; the Release waits for it.", "facts/dynamo.md §2"),
     Behaviour("pvc.wait", "A claim of an Immediate class is awaited for 5 minutes.", "facts/pulumi.md §10"),
