@@ -253,7 +253,8 @@ def _compile(
     building = f"{command.title} {source.version}: compiling packages"
     progress.update(building, 0, total)
     binary = work / command.name
-    run = [go, "build", "-v", "-ldflags", source.flags, "-o", binary, command.package]
+    # Without -trimpath the work folder's name would be part of what Go's own cache is asked for.
+    run: list[str | Path] = [go, "build", "-v", "-trimpath", "-ldflags", source.flags, "-o", binary, command.package]
     _run_go(run, work, env, command, lambda n: progress.update(building, min(n, total), total))
     return binary
 

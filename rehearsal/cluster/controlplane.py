@@ -1,0 +1,320 @@
+"""A real Kubernetes control plane on this machine, with nodes that kwok pretends.
+
+    with ControlPlane() as cluster:
+        cluster.api.create(manifest)
+
+Everything listens on loopback, in a folder and with certificates of its own, on ports that were free. However the owner ends,
+nothing is left running (see `supervisor`), and two at once know nothing of each other.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import selectors
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import psutil
+
+from rehearsal.cluster import certificates
+from rehearsal.cluster.api import Api
+from rehearsal.cluster.build import ensure_programs
+from rehearsal.engine.progress import Reporter
+from rehearsal.errors import SetupError
+from rehearsal.watch import held_signals
+
+KUBECONFIG: Final = "DYNAMO_RECIPES_KUBECONFIG"
+"""Names the kubeconfig of a cluster to use instead. The usual KUBECONFIG is never read."""
+FAKE_NODE: Final = {"kwok.x-k8s.io/node": "fake"}
+"""Annotation of the nodes that kwok pretends; it leaves all others alone."""
+_ROOT: Final = Path(__file__).resolve().parents[2]
+_PREFIX: Final = "dynamo-recipes-cluster-"
+_ATTEMPTS: Final = 3  # a port that was free a moment ago may be taken
+_START_SECONDS: Final = 300
+_STOP_SECONDS: Final = 20
+# These need a cloud, or routes between nodes. The others are all there (facts/rehearsal.md §7).
+_WITHOUT: Final = (
+    "node-ipam-controller",
+    "node-route-controller",
+    "service-lb-controller",
+    "cloud-node-lifecycle-controller",
+)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What tests and commands talk to, whoever runs it."""
+
+    kubeconfig: Path
+    api: Api
+    start_seconds: float
+    pids: dict[str, int]
+    """By program; empty for a cluster that somebody else runs."""
+
+    @property
+    def version(self) -> str:
+        """Such as v1.35.0."""
+        return str(self.api.call("GET", "/version")["gitVersion"])
+
+    def memory_mib(self) -> float:
+        """Resident memory of all programs together."""
+        return sum(psutil.Process(pid).memory_info().rss for pid in self.pids.values()) / 2**20
+
+
+class ControlPlane:
+    """Started on entering, gone after leaving. SetupError says why it cannot be built or started."""
+
+    def __init__(self, folder: Path | None = None, *, progress: Reporter | None = None) -> None:
+        """In `folder`, which stays, or in a temporary one, which does not."""
+        self._wanted, self._progress = folder, progress
+        self._supervisor: subprocess.Popen[str] | None = None
+        self.folder = Path()
+
+    def __enter__(self) -> Cluster:
+        programs = {name: built.path for name, built in ensure_programs(self._progress).items()}
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._start(programs)
+            except SetupError as error:
+                self._stop()
+                if attempt == _ATTEMPTS or "address already in use" not in error.message:
+                    raise
+            except BaseException:
+                self._stop()
+                raise
+        raise AssertionError("the last attempt raises or returns")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop()
+
+    def _start(self, programs: dict[str, Path]) -> Cluster:
+        began = time.monotonic()
+        if self._wanted is None:
+            self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        else:
+            self.folder = self._wanted.resolve()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for left in ("certificates", "etcd"):
+                shutil.rmtree(self.folder / left, ignore_errors=True)
+        kubeconfig = _write_spec(self.folder, programs, remove=self._wanted is None)
+        command = [sys.executable, "-m", "rehearsal.cluster.supervisor", str(self.folder / "spec.json")]
+        errors = self.folder / "supervisor.log"
+        with held_signals(), errors.open("w") as log:
+            self._supervisor = subprocess.Popen(
+                command,
+                cwd=_ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                # Ctrl-C reaches the whole foreground group at once; the owner still needs the API server to clean up.
+                start_new_session=True,
+            )
+        said = _first_line(self._supervisor)
+        if "ready" not in said:
+            why = said.get("error") or errors.read_text(errors="replace").strip()[-800:] or "it ended without a word"
+            raise SetupError(
+                f"the control plane did not start: {why}",
+                "run this again; if it says the same, remove the folder `cluster` of the cache (see `python -m rehearsal.cluster --help`)",
+            )
+        return Cluster(kubeconfig, Api(kubeconfig), time.monotonic() - began, said["ready"])
+
+    def _stop(self) -> None:
+        supervisor, self._supervisor = self._supervisor, None
+        if supervisor is not None:
+            with held_signals():
+                supervisor.terminate()
+                try:
+                    supervisor.wait(timeout=_STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    # Where there is prctl its programs end with it.
+                    supervisor.kill()
+                    supervisor.wait()
+            if supervisor.stdout is not None:
+                supervisor.stdout.close()
+        if self._wanted is None and self.folder.name.startswith(_PREFIX):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@contextmanager
+def connected(kubeconfig: Path | None = None, *, progress: Reporter | None = None) -> Iterator[Cluster]:
+    """The cluster of `kubeconfig` or of $DYNAMO_RECIPES_KUBECONFIG, else a control plane of our own for as long as it is needed.
+
+    Somebody else's cluster must have pretended nodes only, so that nothing real is ever scheduled by us.
+    """
+    named = kubeconfig or (Path(os.environ[KUBECONFIG]) if os.environ.get(KUBECONFIG) else None)
+    if named is None:
+        with ControlPlane(progress=progress) as cluster:
+            yield cluster
+        return
+    if not named.is_file():
+        raise SetupError(f"there is no kubeconfig {named}", f"unset {KUBECONFIG}, or name a file that exists")
+    api = Api(named)
+    try:
+        nodes = api.list("v1", "Node")
+    except Exception as error:
+        raise SetupError(
+            f"the cluster of {named} ({api.host}) does not answer: {error}", f"start it, or unset {KUBECONFIG}"
+        ) from None
+    real = [node["metadata"]["name"] for node in nodes if not is_fake(node)]
+    if real:
+        raise SetupError(
+            f"the cluster of {named} has real nodes ({', '.join(real[:3])})",
+            f"name a cluster whose nodes kwok pretends, or unset {KUBECONFIG} to have one started",
+        )
+    yield Cluster(named, api, 0.0, {})
+
+
+def is_fake(node: dict[str, Any]) -> bool:
+    """Whether kwok pretends this node."""
+    return FAKE_NODE.items() <= (node["metadata"].get("annotations") or {}).items()
+
+
+# ---- what the programs are told
+
+
+def _write_spec(folder: Path, programs: dict[str, Path], *, remove: bool) -> Path:
+    held = certificates.make(folder / "certificates")
+    etcd_port, api_port, peer_port = _free_ports(3)
+    server = f"https://127.0.0.1:{api_port}"
+    configs = {}
+    for client in ("admin", "kube-controller-manager", "kube-scheduler", "kwok"):
+        configs[client] = folder / f"{client}.kubeconfig"
+        configs[client].write_text(certificates.kubeconfig(held, client, server), encoding="utf-8")
+        configs[client].chmod(0o600)
+    etcd = f"https://127.0.0.1:{etcd_port}"
+    commands = {
+        "etcd": _etcd(held, etcd, peer_port),
+        "kube-apiserver": _api_server(held, etcd, api_port),
+        "kube-controller-manager": _controller_manager(held, configs["kube-controller-manager"]),
+        "kube-scheduler": _scheduler(folder, configs["kube-scheduler"]),
+        "kwok": _kwok(configs["kwok"]),
+    }
+    spec = {
+        "folder": str(folder),
+        "remove": remove,
+        "watch": os.getpid(),
+        "server": server,
+        "authority": str(held.authority),
+        "certificate": str(held.certificate("admin")),
+        "key": str(held.key("admin")),
+        "commands": {name: [str(programs[name]), *flags] for name, flags in commands.items()},
+        "environment": {
+            "HOME": str(folder),
+            "PATH": os.defpath,
+            "TMPDIR": str(folder),
+            "KWOK_WORKDIR": str(folder),
+            # A little more work for the collector, a third less memory.
+            "GOGC": "60",
+        },
+    }
+    (folder / "spec.json").write_text(json.dumps(spec), encoding="utf-8")
+    return configs["admin"]
+
+
+def _etcd(held: certificates.Certificates, listen: str, peer_port: int) -> list[str]:
+    return [
+        "--name=rehearsal",
+        "--data-dir=etcd",
+        f"--listen-client-urls={listen}",
+        f"--advertise-client-urls={listen}",
+        f"--listen-peer-urls=http://127.0.0.1:{peer_port}",
+        f"--initial-advertise-peer-urls=http://127.0.0.1:{peer_port}",
+        f"--initial-cluster=rehearsal=http://127.0.0.1:{peer_port}",
+        f"--initial-cluster-token={secrets.token_hex(8)}",
+        f"--cert-file={held.certificate(certificates.SERVER)}",
+        f"--key-file={held.key(certificates.SERVER)}",
+        f"--trusted-ca-file={held.authority}",
+        "--client-cert-auth",
+        "--unsafe-no-fsync",  # nothing here outlives the machine
+        "--log-level=warn",
+    ]
+
+
+def _api_server(held: certificates.Certificates, etcd: str, port: int) -> list[str]:
+    return [
+        f"--etcd-servers={etcd}",
+        f"--etcd-cafile={held.authority}",
+        f"--etcd-certfile={held.certificate(certificates.SERVER)}",
+        f"--etcd-keyfile={held.key(certificates.SERVER)}",
+        "--bind-address=127.0.0.1",
+        "--advertise-address=127.0.0.1",
+        "--endpoint-reconciler-type=none",  # refuses a loopback address otherwise
+        f"--secure-port={port}",
+        f"--tls-cert-file={held.certificate(certificates.SERVER)}",
+        f"--tls-private-key-file={held.key(certificates.SERVER)}",
+        f"--client-ca-file={held.authority}",
+        "--authorization-mode=RBAC",
+        "--allow-privileged=true",  # as on EKS
+        "--service-account-issuer=https://kubernetes.default.svc",
+        f"--service-account-key-file={held.accounts_key}",
+        f"--service-account-signing-key-file={held.accounts_key}",
+        "--service-cluster-ip-range=172.20.0.0/16",
+        "--profiling=false",
+    ]
+
+
+def _controller_manager(held: certificates.Certificates, config: Path) -> list[str]:
+    return [
+        f"--kubeconfig={config}",
+        "--secure-port=0",
+        "--leader-elect=false",
+        f"--controllers={','.join(['*', *(f'-{name}' for name in _WITHOUT)])}",
+        "--use-service-account-credentials=true",
+        f"--service-account-private-key-file={held.accounts_key}",
+        f"--root-ca-file={held.authority}",
+        "--profiling=false",
+    ]
+
+
+def _scheduler(folder: Path, config: Path) -> list[str]:
+    return [f"--kubeconfig={config}", "--secure-port=0", "--leader-elect=false", "--profiling=false"]
+
+
+def _kwok(config: Path) -> list[str]:
+    (key, value), *_ = FAKE_NODE.items()
+    return [
+        f"--kubeconfig={config}",
+        f"--config={Path(__file__).parent / 'stages.yaml'}",
+        "--manage-all-nodes=false",
+        f"--manage-nodes-with-annotation-selector={key}={value}",
+        "--node-lease-duration-seconds=40",
+    ]
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of loopback that nobody listens on now. All are held until the last is found, so they differ."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in held]
+    finally:
+        for one in held:
+            one.close()
+
+
+def _first_line(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        if not selector.select(_START_SECONDS):
+            return {"error": f"not ready after {_START_SECONDS} s"}
+    with suppress(ValueError):
+        found: dict[str, Any] = json.loads(process.stdout.readline())
+        return found
+    return {}
