@@ -50,29 +50,28 @@ files = FileSystem(
     "files", FileSystemArgs(plan=plan, identity=identity, network=network, cluster=cluster, nodes=cpu), on_aws
 )
 
-in_cluster = pulumi.ResourceOptions(
-    providers=[
-        kubernetes.Provider(
-            "kubernetes",
-            kubeconfig=cluster.kubeconfig,
-            # A kubeconfig unknown in a preview then does not count as another cluster, which would replace every object.
-            cluster_identifier=identity.tie(plan.cluster.identifier),
-            enable_server_side_apply=True,
-            # After a failed delete of the cluster its objects are gone from the state only: the next `up` adopts them.
-            upsert_existing_objects=True,
-            # Names are fixed, so a changed ConfigMap or Secret changes in place instead of being deleted and made again.
-            enable_config_map_mutable=True,
-            enable_secret_mutable=True,
-        )
-    ],
-    # Objects go with their cluster: no finalizer and no lost kubeconfig can hold up the release of GPU nodes.
-    deleted_with=cluster.cluster,
+api_server = kubernetes.Provider(
+    "kubernetes",
+    kubeconfig=cluster.kubeconfig,
+    # A kubeconfig unknown in a preview then does not count as another cluster, which would replace every object.
+    cluster_identifier=identity.tie(plan.cluster.identifier),
+    enable_server_side_apply=True,
+    # After a failed delete of the cluster its objects are gone from the state only: the next `up` adopts them.
+    upsert_existing_objects=True,
+    # Names are fixed, so a changed ConfigMap or Secret changes in place instead of being deleted and made again.
+    enable_config_map_mutable=True,
+    enable_secret_mutable=True,
 )
+# Objects go with their cluster: no finalizer and no lost kubeconfig can hold up the release of GPU nodes.
+in_cluster = pulumi.ResourceOptions(providers=[api_server], deleted_with=cluster.cluster)
+# Charts do not: the provider never adopts a release, so one that was only forgotten would block the next `up`. GPU nodes
+# depend on them and are gone before any is uninstalled.
+charts = pulumi.ResourceOptions(providers=[api_server])
 caches = Caches("caches", CachesArgs(plan=plan, files=files), in_cluster)
 hf_token = config.require_secret("hfToken") if plan.objects.token_secret else None
 weights = Weights("weights", WeightsArgs(plan=plan, hf_token=hf_token, caches=caches, nodes=cpu), in_cluster)
-platform = Platform("platform", PlatformArgs(plan=plan, nodes=cpu), in_cluster)
-devices = Devices("devices", DevicesArgs(plan=plan, cluster=cluster), in_cluster)
+platform = Platform("platform", PlatformArgs(plan=plan, nodes=cpu), charts)
+devices = Devices("devices", DevicesArgs(plan=plan, cluster=cluster), charts)
 admission = Admission("admission", AdmissionArgs(plan=plan, namespace=caches.namespace, platform=platform), in_cluster)
 
 # GPUs are the last thing paid for: by now everything that can go wrong for cents has gone right.
