@@ -35,15 +35,15 @@ class Pod:
 
 # Requests of the add-ons' pods. EKS sets them inside the add-on, so these are round figures above what the projects' own
 # manifests ask (facts/dynamo.md §2 for the operator; the rest ours, docs/unverified.md).
-_PER_CPU_NODE: Final = Pod("aws-node, kube-proxy, pod-identity-agent, efs-csi-node", 300, 512)
-_CLUSTER_PODS: Final = (
+PER_CPU_NODE: Final = Pod("aws-node, kube-proxy, pod-identity-agent, efs-csi-node", 300, 512)
+CLUSTER_PODS: Final = (
     Pod("coredns-0", 100, 70),
     Pod("coredns-1", 100, 70),
     Pod("efs-csi-controller-0", 100, 256),
     Pod("efs-csi-controller-1", 100, 256),
     Pod("dynamo-operator", 512, 1024),
 )
-_PER_GPU_NODE: Final = Pod("aws-node, kube-proxy, pod-identity-agent, efs-csi-node, device plugins", 500, 1024)
+PER_GPU_NODE: Final = Pod("aws-node, kube-proxy, pod-identity-agent, efs-csi-node, device plugins", 500, 1024)
 
 
 def quantity(text: str | int | float) -> float:
@@ -138,7 +138,30 @@ def place_workers(
         return (), problems
     gpus = sum(pool.replicas * pool.tensor_parallel for pool in recipe.workers.values())
     count = math.ceil(gpus / instance.gpus)
+    nodes, waiting = _fill(recipe, instance, efa, count)
+    if waiting:
+        return (), [_no_room(recipe, instance, next(iter(waiting)), count)]
+    return tuple(
+        NodePlacement(
+            node=f"gpu-{index}",
+            workers={role: node.workers[role] for role in recipe.workers if role in node.workers},
+            gpus_used=instance.gpus - node.gpus,
+            efa_used=instance.efa_devices - node.efa,
+        )
+        for index, node in enumerate(nodes)
+    ), []
+
+
+def waiting_workers(recipe: Recipe, instance: GpuInstance, efa: dict[Role, int], count: int) -> dict[Role, int]:
+    """How many workers of each role would wait on only `count` nodes, where the largest are placed first."""
+    return _fill(recipe, instance, efa, count)[1]
+
+
+def _fill(
+    recipe: Recipe, instance: GpuInstance, efa: dict[Role, int], count: int
+) -> tuple[list[_Room], dict[Role, int]]:
     nodes = [_empty(recipe, instance) for _ in range(count)]
+    waiting: dict[Role, int] = {}
     # Largest first: sizes are powers of two, so GPUs then fill without gaps.
     queue = sorted(
         (role for role, pool in recipe.workers.items() for _ in range(pool.replicas)),
@@ -149,7 +172,8 @@ def place_workers(
         need = (pool.tensor_parallel, efa[role], pool.cpu * 1000, pool.memory_gib * 1024, 1)
         free = [node for node in nodes if all(have >= want for have, want in zip(_free(node), need, strict=True))]
         if not free:
-            return (), [_no_room(recipe, instance, role, count)]
+            waiting[role] = waiting.get(role, 0) + 1
+            continue
         # Roles apart where there is room, as the graph's anti-affinity asks: transfers within a node fail with EAGAIN
         # (facts/dynamo.md §8, PR #7764). Among equals the fuller node, so that the emptiest stay for the other role.
         node = min(free, key=lambda candidate: (_others(candidate, role), candidate.gpus))
@@ -157,15 +181,7 @@ def place_workers(
             have - want for have, want in zip(_free(node), need, strict=True)
         )
         node.workers[role] = node.workers.get(role, 0) + 1
-    return tuple(
-        NodePlacement(
-            node=f"gpu-{index}",
-            workers={role: node.workers[role] for role in recipe.workers if role in node.workers},
-            gpus_used=instance.gpus - node.gpus,
-            efa_used=instance.efa_devices - node.efa,
-        )
-        for index, node in enumerate(nodes)
-    ), []
+    return nodes, waiting
 
 
 def _check_one_worker(recipe: Recipe, instance: GpuInstance, role: Role) -> list[Problem]:
@@ -197,8 +213,8 @@ def _empty(recipe: Recipe, instance: GpuInstance) -> _Room:
     return _Room(
         gpus=instance.gpus,
         efa=instance.efa_devices,
-        cpu_millis=allocatable.cpu_millis - _PER_GPU_NODE.cpu_millis,
-        memory_mib=int(allocatable.memory_bytes / 2**20) - _PER_GPU_NODE.memory_mib,
+        cpu_millis=allocatable.cpu_millis - PER_GPU_NODE.cpu_millis,
+        memory_mib=int(allocatable.memory_bytes / 2**20) - PER_GPU_NODE.memory_mib,
         pods=allocatable.pods,
         workers={},
     )
@@ -248,7 +264,7 @@ def cpu_pods(jobs: Iterable[Manifest], graph: Manifest) -> list[Pod]:
         if component["type"] == "frontend":
             spec = component["podTemplate"]["spec"]
             pods += [pod_of(f"{component['name']}-{index}", spec) for index in range(component["replicas"])]
-    return [*pods, *_CLUSTER_PODS]
+    return [*pods, *CLUSTER_PODS]
 
 
 def place_on_cpu(
@@ -258,7 +274,7 @@ def place_on_cpu(
     pool = recipe.hardware.cpu
     allocatable = instance.allocatable(pool.disk_gib)
     millis, mib = allocatable.cpu_millis, int(allocatable.memory_bytes / 2**20)
-    placed: list[list[Pod]] = [[_PER_CPU_NODE] for _ in range(pool.nodes)]
+    placed: list[list[Pod]] = [[PER_CPU_NODE] for _ in range(pool.nodes)]
     problems: list[Problem] = []
     for pod in sorted(pods, key=lambda pod: max(pod.cpu_millis / millis, pod.memory_mib / mib), reverse=True):
         for node in placed:
