@@ -63,7 +63,9 @@ class Host(LanguageServer):
             runpy.run_path(str(main), run_name="__main__")
 
         self.program = program
-        return super().Run(request, context)  # type: ignore[no-untyped-call]
+        response = super().Run(request, context)  # type: ignore[no-untyped-call]
+        # The runner has logged the error already. Pulumi's own host bails then, or the engine says it a second time.
+        return language_pb2.RunResponse(bail=True) if response.error else response
 
 
 def main() -> None:
