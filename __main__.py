@@ -41,7 +41,14 @@ if not pulumi.runtime.is_dry_run():
 access = plan.recipe.access
 assert access.account_id is not None, "a plan without it is refused"
 identity = Identity("identity", IdentityArgs(plan=plan))
-account = aws.Provider("aws", region=identity.tie(access.region), allowed_account_ids=[access.account_id])
+account = aws.Provider(
+    "aws",
+    region=access.region,
+    allowed_account_ids=[access.account_id],
+    # Another region waits until everything is gone from the old one. Not through `tie`: a provider that is itself replaced is
+    # closed by the engine before it could delete anything.
+    opts=pulumi.ResourceOptions(depends_on=[identity]),
+)
 on_aws = pulumi.ResourceOptions(providers=[account])
 network = Network("network", NetworkArgs(plan=plan, identity=identity), on_aws)
 cluster = Cluster("cluster", ClusterArgs(plan=plan, identity=identity, network=network), on_aws)
@@ -50,28 +57,37 @@ files = FileSystem(
     "files", FileSystemArgs(plan=plan, identity=identity, network=network, cluster=cluster, nodes=cpu), on_aws
 )
 
-api_server = kubernetes.Provider(
-    "kubernetes",
-    kubeconfig=cluster.kubeconfig,
-    # A kubeconfig unknown in a preview then does not count as another cluster, which would replace every object.
-    cluster_identifier=identity.tie(plan.cluster.identifier),
-    enable_server_side_apply=True,
-    # After a failed delete of the cluster its objects are gone from the state only: the next `up` adopts them.
-    upsert_existing_objects=True,
-    # Names are fixed, so a changed ConfigMap or Secret changes in place instead of being deleted and made again.
-    enable_config_map_mutable=True,
-    enable_secret_mutable=True,
+
+def api_server(name: str, identifier: pulumi.Input[str]) -> kubernetes.Provider:
+    """A provider for the cluster."""
+    return kubernetes.Provider(
+        name,
+        kubeconfig=cluster.kubeconfig,
+        # A kubeconfig unknown in a preview then does not count as another cluster, which would replace every object.
+        cluster_identifier=identifier,
+        enable_server_side_apply=True,
+        # After a failed delete of the cluster its objects are gone from the state only: the next `up` adopts them.
+        upsert_existing_objects=True,
+        # Names are fixed, so a changed ConfigMap or Secret changes in place instead of being deleted and made again.
+        enable_config_map_mutable=True,
+        enable_secret_mutable=True,
+    )
+
+
+# Objects go with their cluster: no finalizer and no lost kubeconfig can hold up the release of GPU nodes. Their provider is
+# replaced with the identity, and they with it.
+in_cluster = pulumi.ResourceOptions(
+    providers=[api_server("kubernetes", identity.tie(plan.cluster.identifier))], deleted_with=cluster.cluster
 )
-# Objects go with their cluster: no finalizer and no lost kubeconfig can hold up the release of GPU nodes.
-in_cluster = pulumi.ResourceOptions(providers=[api_server], deleted_with=cluster.cluster)
 # Charts do not: the provider never adopts a release, so one that was only forgotten would block the next `up`. GPU nodes
-# depend on them and are gone before any is uninstalled.
-charts = pulumi.ResourceOptions(providers=[api_server])
+# depend on them and are gone before any is uninstalled. A provider of their own, because the engine closes one that is
+# replaced before it has deleted anything; the releases themselves hang on the identity.
+charts = pulumi.ResourceOptions(providers=[api_server("helm", plan.cluster.identifier)])
 caches = Caches("caches", CachesArgs(plan=plan, files=files), in_cluster)
 hf_token = config.require_secret("hfToken") if plan.objects.token_secret else None
 weights = Weights("weights", WeightsArgs(plan=plan, hf_token=hf_token, caches=caches, nodes=cpu), in_cluster)
-platform = Platform("platform", PlatformArgs(plan=plan, nodes=cpu), charts)
-devices = Devices("devices", DevicesArgs(plan=plan, cluster=cluster), charts)
+platform = Platform("platform", PlatformArgs(plan=plan, identity=identity, nodes=cpu), charts)
+devices = Devices("devices", DevicesArgs(plan=plan, identity=identity, cluster=cluster), charts)
 admission = Admission("admission", AdmissionArgs(plan=plan, namespace=caches.namespace, platform=platform), in_cluster)
 
 # GPUs are the last thing paid for: by now everything that can go wrong for cents has gone right.

@@ -13,6 +13,7 @@ from typing import Any
 import pulumi
 from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
 
+from components.identity import Identity
 from recipe.plan import ChartPlan, Manifest
 
 _LATE = re.compile(r"(\$\{[a-z_]+\})")
@@ -47,7 +48,9 @@ def create_job(name: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> p
     return create(name, manifest, pulumi.ResourceOptions.merge(waiting, opts))
 
 
-def create_release(name: str, chart: ChartPlan, opts: pulumi.ResourceOptions) -> pulumi.CustomResource:
+def create_release(
+    name: str, chart: ChartPlan, identity: Identity, opts: pulumi.ResourceOptions
+) -> pulumi.CustomResource:
     """An unmodified third-party chart, awaited until what it installed is ready.
 
     Not atomic: a failed install leaves its pods to look at, costs nothing by the hour (there are no GPU nodes yet), and the
@@ -63,7 +66,7 @@ def create_release(name: str, chart: ChartPlan, opts: pulumi.ResourceOptions) ->
     )
     return Release(
         name,
-        name=chart.release,
+        name=identity.tie(chart.release),
         chart=chart.chart,
         version=chart.version,
         repository_opts=RepositoryOptsArgs(repo=chart.repository),

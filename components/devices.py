@@ -12,6 +12,7 @@ import pulumi
 
 from components._objects import create_release
 from components.cluster import Cluster
+from components.identity import Identity
 from recipe.plan import Plan
 
 
@@ -20,6 +21,7 @@ class DevicesArgs:
     """What Devices are made from."""
 
     plan: Plan
+    identity: Identity
     cluster: Cluster
 
 
@@ -30,6 +32,9 @@ class Devices(pulumi.ComponentResource):
         super().__init__("dynamo-recipes:devices:Devices", name, None, opts)
         for chart in args.plan.devices:
             create_release(
-                f"{name}-{chart.release}", chart, pulumi.ResourceOptions(parent=self, depends_on=[args.cluster])
+                f"{name}-{chart.release}",
+                chart,
+                args.identity,
+                pulumi.ResourceOptions(parent=self, depends_on=[args.cluster]),
             )
         self.register_outputs({"releases": [chart.release for chart in args.plan.devices]})

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components._objects import create_release
+from components.identity import Identity
 from components.nodes import CpuPool
 from recipe.plan import Plan
 
@@ -20,6 +21,7 @@ class PlatformArgs:
     """What a Platform is made from."""
 
     plan: Plan
+    identity: Identity
     nodes: CpuPool
     """With CoreDNS: the operator runs there, and its webhook is called by name."""
 
@@ -30,6 +32,9 @@ class Platform(pulumi.ComponentResource):
     def __init__(self, name: str, args: PlatformArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("dynamo-recipes:platform:Platform", name, None, opts)
         release = create_release(
-            f"{name}-release", args.plan.platform, pulumi.ResourceOptions(parent=self, depends_on=[args.nodes])
+            f"{name}-release",
+            args.plan.platform,
+            args.identity,
+            pulumi.ResourceOptions(parent=self, depends_on=[args.nodes]),
         )
         self.register_outputs({"release": release.id})

@@ -17,7 +17,7 @@ from .faults import Fault, Faults
 from .kubernetes import Kubernetes
 from .machines import Machines
 from .store import Record, Store
-from .values import CheckResult, CloudError, DiffResult, Inputs, Unfinished, changes, get, normal, within
+from .values import CheckResult, CloudError, DiffResult, Inputs, Unfinished, annotation, changes, get, normal, within
 
 T = TypeVar("T")
 
@@ -192,7 +192,7 @@ class Cloud:
             if not isinstance(metadata, dict):
                 return
             if "name" not in metadata and "generateName" not in metadata:
-                autonamed = get(olds, "metadata.annotations", {}).get("pulumi.com/autonamed") == "true"
+                autonamed = annotation(olds, "autonamed") == "true"
                 metadata["name"] = get(olds, "metadata.name") if autonamed else f"{_name(urn)}-{secrets.token_hex(4)}"
                 metadata["annotations"] = {**get(metadata, "annotations", {}), "pulumi.com/autonamed": "true"}
             if typ not in rules.CLUSTER_SCOPED:
@@ -225,16 +225,13 @@ class Cloud:
             return DiffResult(bool(diffs), replaces, diffs, bool(replaces) and same_name)
 
     def _replace_unready(self, typ: str, id: str, new: Inputs) -> bool:
-        if (
-            typ != rules.JOB
-            or str(get(new, "metadata.annotations", {}).get("pulumi.com/replaceUnready")).lower() != "true"
-        ):
+        if typ != rules.JOB or str(annotation(new, "replaceUnready")).lower() != "true":
             return False
         record = self._find(typ, id)
         return record is not None and record.extra["phase"] == "failed"
 
     def _same_place(self, typ: str, old: Inputs, new: Inputs) -> bool:
-        autonamed = get(new, "metadata.annotations", {}).get("pulumi.com/autonamed") == "true"
+        autonamed = annotation(new, "autonamed") == "true"
         return not autonamed and self.kubernetes.id_of(typ, old) == self.kubernetes.id_of(typ, new)
 
     def create(

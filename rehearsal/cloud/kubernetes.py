@@ -43,7 +43,7 @@ from .rules import (
 )  # fmt: skip
 from .scheduler import Node, Pod, place, pod_of, quantity, tolerates
 from .store import Record
-from .values import UNKNOWN, CloudError, Inputs, Unfinished, get, has_unknown, many, within
+from .values import UNKNOWN, CloudError, Inputs, Unfinished, annotation, get, has_unknown, many, within
 
 if TYPE_CHECKING:
     from .cloud import Call, Cloud
@@ -327,7 +327,7 @@ class Kubernetes:
                 continue
 
     def _annotation(self, inputs: Mapping[str, Any], key: str) -> Any:
-        return get(inputs, "metadata.annotations", {}).get(f"pulumi.com/{key}")
+        return annotation(inputs, key)
 
     def _after(self, call: Call, record: Record) -> None:
         """Wait for what the provider waits for."""

@@ -83,6 +83,12 @@ def get(value: Any, path: str, default: Any = None) -> Any:
     return default if value is None else value
 
 
+def annotation(inputs: Any, key: str) -> Any:
+    """The annotation `pulumi.com/KEY` of a Kubernetes object; None where there is none, or nobody knows yet."""
+    found = get(inputs, "metadata.annotations")
+    return found.get(f"pulumi.com/{key}") if isinstance(found, Mapping) else None
+
+
 def has_unknown(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(has_unknown(v) for v in value.values())

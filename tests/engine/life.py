@@ -39,6 +39,11 @@ class Steps:
             return "replace"
         return next(iter(ops), "same")
 
+    def diff(self, name: str) -> set[str]:
+        """Property paths that change on the resource."""
+        steps = (step for step in self.raw if step["urn"].endswith(f"::{name}"))
+        return {path for step in steps for path in step.get("detailedDiff") or {}}
+
     def changed(self) -> dict[str, str]:
         return {name: self.what(name) for name in self.ops}
 
@@ -87,7 +92,7 @@ class Life:
             for key in parents:
                 place = place.setdefault(key, {})
             if value is REMOVED:
-                del place[last]
+                place.pop(last, None)
             else:
                 place[last] = copy.deepcopy(value)
         self.file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")

@@ -116,10 +116,16 @@ def test_nothing_in_the_cluster_owns_things_on_aws(each: Run) -> None:
             assert one.inputs["provisioner"] == "efs.csi.aws.com", "EBS volumes would outlive the cluster"
 
 
+def api_servers(run: Run) -> list[Registered]:
+    return [run.named("helm"), run.named("kubernetes")]
+
+
 def test_every_resource_uses_the_explicit_providers(each: Run) -> None:
-    aws, kubernetes = each.only("pulumi:providers:aws"), each.only("pulumi:providers:kubernetes")
+    aws, (helm, kubernetes) = each.only("pulumi:providers:aws"), api_servers(each)
     for one in each.custom:
-        wanted = kubernetes if one in each.in_cluster else aws
+        wanted = (
+            aws if one not in each.in_cluster else helm if one.type == "kubernetes:helm.sh/v3:Release" else kubernetes
+        )
         assert one.provider.startswith(wanted.urn), f"{one.name} would go to whatever account or cluster is the default"
 
 
@@ -131,9 +137,11 @@ def test_the_account_and_region_are_pinned(run: Run) -> None:
 
 
 def test_the_cluster_provider_keeps_its_objects_on_updates(run: Run) -> None:
-    inputs = run.only("pulumi:providers:kubernetes").inputs
-    assert inputs["clusterIdentifier"] == run.plan.cluster.identifier
-    assert inputs["upsertExistingObjects"] == "true", "`up` after a failed cluster delete would find everything taken"
+    for one in api_servers(run):
+        assert one.inputs["clusterIdentifier"] == run.plan.cluster.identifier
+        assert one.inputs["upsertExistingObjects"] == "true", (
+            "`up` after a failed cluster delete would find everything taken"
+        )
 
 
 def test_the_taint_of_gpu_nodes_is_what_workers_tolerate(run: Run) -> None:
@@ -275,8 +283,7 @@ TIED = {
     "aws:ec2/placementGroup:PlacementGroup": "name",
     "aws:iam/role:Role": "name",
     "aws:cloudwatch/logGroup:LogGroup": "name",
-    "pulumi:providers:aws": "region",
-    "pulumi:providers:kubernetes": "clusterIdentifier",
+    "kubernetes:helm.sh/v3:Release": "name",
 }
 """Create-only properties through which the engine learns that a resource goes with the identity."""
 
@@ -289,6 +296,16 @@ def test_everything_goes_with_the_identity(run: Run) -> None:
     for type_, key in TIED.items():
         for one in run.of(type_):
             assert value.urn in one.property_depends_on[key], f"{one.name} would stay behind when the deployment moves"
+    objects = run.named("kubernetes").property_depends_on["clusterIdentifier"]
+    assert value.urn in objects, "the objects in the cluster go with their provider"
+
+
+def test_a_provider_that_deletes_something_is_not_replaced_with_the_identity(run: Run) -> None:
+    """The engine (3.250) closes a provider that is, and then deletes through it: `the client connection is closing`."""
+    identity = run.only("pulumi:index:Stash").urn
+    for one in (run.named("aws"), run.named("helm")):
+        assert not any(identity in urns for urns in one.property_depends_on.values()), one.name
+    assert identity in run.named("aws").depends_on, "another region has to wait until the old one is empty"
 
 
 def test_new_nodes_have_to_prove_themselves(run: Run) -> None:
