@@ -34,7 +34,9 @@ class Api:
 
     def __init__(self, kubeconfig: Path, token: str | None = None) -> None:
         """As the user of `kubeconfig`; with `token`, as whoever that belongs to."""
-        self.client: ApiClient = new_client_from_config(config_file=str(kubeconfig), persist_config=False)
+        self.client: ApiClient = new_client_from_config(  # type: ignore[no-untyped-call]
+            config_file=str(kubeconfig), persist_config=False
+        )
         configuration = self.client.configuration
         # A proxy of the environment has no business on the way to a cluster on this machine.
         configuration.proxy = None
@@ -60,12 +62,12 @@ class Api:
                     auth_settings=["BearerToken"],
                 )
             )
-            answer.read()
+            answer.read()  # type: ignore[no-untyped-call]
         except ApiException as error:
             raise _refused(error.status or 0, error.body or error.reason) from None
         if not 200 <= answer.status < 300:
             raise _refused(answer.status, answer.data)
-        return json.loads(answer.data)
+        return json.loads(answer.data or b"null")
 
     # ---- paths
 
