@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import math
 import os
 import threading
 import time
@@ -107,7 +108,10 @@ class TreeActivity:
         self._pid = pid
 
     def sample(self) -> dict[int, float]:
-        """CPU seconds by process id. Empty when the watched process is gone."""
+        """CPU seconds by process id; infinite for one that could run right now, also where a busy machine does not let it.
+
+        Empty when the watched process is gone.
+        """
         used: dict[int, float] = {}
         try:
             root = psutil.Process(self._pid)
@@ -123,13 +127,16 @@ class TreeActivity:
                 continue
             with contextlib.suppress(psutil.Error):
                 times = process.cpu_times()
-                used[process.pid] = times.user + times.system
+                runs = process.status() == psutil.STATUS_RUNNING
+                used[process.pid] = math.inf if runs else times.user + times.system
         return used
 
     @staticmethod
     def busy(before: dict[int, float], after: dict[int, float], allowed_s: float) -> bool:
-        """A process came, went, or they together used more than `allowed_s` CPU seconds."""
-        return before.keys() != after.keys() or sum(after.values()) - sum(before.values()) > allowed_s
+        """A process came, went, could run, or they together used more than `allowed_s` CPU seconds."""
+        if before.keys() != after.keys() or math.inf in after.values():
+            return True
+        return sum(after.values()) - sum(used for used in before.values() if used < math.inf) > allowed_s
 
 
 @dataclass

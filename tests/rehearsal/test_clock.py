@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import threading
@@ -111,6 +112,10 @@ def test_a_process_that_came_or_went_counts_as_work() -> None:
     assert TreeActivity.busy({1: 5.0, 2: 0.0}, {1: 5.0}, 0.02)
     assert TreeActivity.busy({1: 5.0}, {1: 5.1}, 0.02)
     assert not TreeActivity.busy({1: 5.0}, {1: 5.01}, 0.02)
+
+
+def test_a_process_that_is_not_let_run_counts_as_work() -> None:
+    assert TreeActivity.busy({1: 5.0}, {1: math.inf}, 0.02), "a busy machine must not make time pass"
 
 
 def test_who_waits_for_a_state_is_woken_by_it_and_not_by_the_clock(clock: DiscreteClock) -> None:
