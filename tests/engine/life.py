@@ -72,7 +72,7 @@ class Life:
         return self.run("destroy", "--yes", "--skip-preview")
 
     def preview(self) -> Steps:
-        result = succeed(self.run("preview", "--json"))
+        result = succeed(self.run("preview", "--json", "--show-replacement-steps"))
         ops: dict[str, set[str]] = {}
         steps = json.loads(result.stdout)["steps"]
         for step in steps:
