@@ -1,0 +1,65 @@
+"""`python -m rehearsal.cluster`: build the control plane, and with `run` keep one for a person to look at."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from rehearsal.cluster import ControlPlane, crd
+from rehearsal.cluster.build import ensure_programs
+from rehearsal.errors import SetupError
+from rehearsal.gobuild import cache_folder
+
+app = typer.Typer(add_completion=False, invoke_without_command=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def build(context: typer.Context) -> None:
+    """Build etcd, Kubernetes' API server, controller manager and scheduler, and kwok (up to 20 minutes, once).
+
+    They are kept in the folder `cluster` of $DYNAMO_RECIPES_CACHE, else of dynamo-recipes in $XDG_CACHE_HOME or ~/.cache.
+    """
+    if context.invoked_subcommand is None:
+        for name, built in ensure_programs().items():
+            sys.stdout.write(f"{name} {built.version} ({built.source}): {built.path}\n")
+
+
+@app.command()
+def run(
+    folder: Annotated[Path | None, typer.Option(help="Keep everything there; a temporary folder otherwise.")] = None,
+) -> None:
+    """Start a control plane, with the graph's CRD where there is one, and keep it until Ctrl-C."""
+    with ControlPlane(folder) as cluster:
+        if (found := crd.find()) is not None:
+            crd.install(cluster.api, found)
+        sys.stdout.write(f"Kubernetes {cluster.version}, ready in {cluster.start_seconds:.1f} s. Ctrl-C ends it.\n")
+        sys.stdout.write(f"  kubectl --kubeconfig {cluster.kubeconfig} get all -A\n")
+        if found is None:
+            sys.stdout.write(f"  It does not know graphs: {crd.HOW_TO_GET}\n")
+        sys.stdout.flush()
+        while True:
+            time.sleep(3600)
+
+
+def main() -> None:
+    """As above, without a traceback."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        app()
+    except SetupError as error:
+        sys.exit(f"control plane: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\ncontrol plane: stopped; what was built is in {cache_folder() / 'cluster'}\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
