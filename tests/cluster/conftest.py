@@ -94,9 +94,10 @@ def expected_pods(plan: Plan) -> int:
     return sum(int(component["replicas"]) for component in components) + len(jobs)
 
 
-@pytest.fixture(scope="session", params=variants(), ids=str)
+@pytest.fixture(scope="module", params=variants(), ids=str)
 def placed(request: pytest.FixtureRequest, stage: MakeTrial) -> Iterator[Placed]:
-    """Each variant in turn, put on the control plane once for every test that looks at it."""
+    """Each variant in turn, put on the control plane once for every test of a file that looks at it. Alone: stacks of one
+    cluster share its CPU nodes."""
     variant: Variant = request.param
     trial = stage(variant)
     try:
