@@ -130,9 +130,10 @@ def topology(graph: Mapping[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def pods(graph: Mapping[str, Any]) -> Iterator[tuple[Pod, Mapping[str, Any]]]:
-    """Every pod the operator would make, with its pod spec. GPU pods come first, as they are the hardest to place."""
+    """Every pod the operator would make, with its pod spec; those with the most GPUs first, then the role with the fewest
+    workers, as the Plan counts. Where there is room for all, the order decides nothing."""
     name, namespace = get(graph, "metadata.name"), get(graph, "metadata.namespace", "default")
-    found: list[tuple[Pod, Mapping[str, Any]]] = []
+    found: list[tuple[tuple[float, int], Pod, Mapping[str, Any]]] = []
     for component in many(get(graph, "spec.components")):
         spec = dict(get(component, "podTemplate.spec", {}))
         if cache := get(component, "compilationCache.pvcName"):
@@ -147,10 +148,10 @@ def pods(graph: Mapping[str, Any]) -> Iterator[tuple[Pod, Mapping[str, Any]]]:
             "nvidia.com/dynamo-component-type": component.get("type", "worker"),
         }
         count = component.get("replicas", 1) * get(component, "multinode.nodeCount", 1)
-        found += [
-            (pod_of(f"{name}-{component['name'].lower()}-{i}", namespace, spec, labels), spec) for i in range(count)
-        ]
-    return iter(sorted(found, key=lambda p: -p[0].requests.get("nvidia.com/gpu", 0)))
+        for i in range(count):
+            pod = pod_of(f"{name}-{component['name'].lower()}-{i}", namespace, spec, labels)
+            found.append(((-pod.requests.get("nvidia.com/gpu", 0), count), pod, spec))
+    return ((pod, spec) for _, pod, spec in sorted(found, key=lambda one: one[0]))
 
 
 def wrong_requests(graph: Mapping[str, Any]) -> str | None:

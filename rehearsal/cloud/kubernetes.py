@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from . import graphs, rules
+from . import graphs, rules, validation
 from .rules import (
     ACCESS_ENTRY,
     ACCESS_POINT,
@@ -181,11 +181,11 @@ class Kubernetes:
                     "succeeded": int(phase == "complete"),
                     "failed": int(phase == "failed"),
                 }
-                status |= (
-                    {"conditions": [{"type": kind, "status": "True", "message": record.extra.get("message", "")}]}
-                    if kind
-                    else {}
-                )
+                if kind:
+                    reason = record.extra.get("reason", "CompletionsReached")
+                    message = record.extra.get("message", "")
+                    condition = {"type": kind, "status": "True", "reason": reason, "message": message}
+                    status["conditions"] = [condition]
             case rules.PVC | rules.PV:
                 status = {"phase": record.extra["phase"]}
             case rules.NAMESPACE:
@@ -246,6 +246,7 @@ class Kubernetes:
                 raise CloudError(rules.says("k8s.namespace").format(namespace=namespace))
         if failures := list(self.check(call.type, call.inputs)):
             raise CloudError(f"{call.name}: {failures[0][1]}")
+        self._validate(call)
         made = self.id_of(call.type, call.inputs)
         if call.type == SECRET:
             self.protect(call.inputs)
@@ -264,6 +265,14 @@ class Kubernetes:
         self._after(call, record)
         record.status = "ACTIVE"
         return made, self._shown(record)
+
+    @staticmethod
+    def _validate(call: Call) -> None:
+        """Schema and validation of Kubernetes' own kinds, as strictly as server-side apply."""
+        api_version, _, kind = call.type.removeprefix("kubernetes:").rpartition(":")
+        if found := validation.problems(api_version.removeprefix("core/"), kind, call.inputs):
+            name = get(call.inputs, "metadata.name")
+            raise CloudError(f'{kind} "{name}" is invalid: {"; ".join(found)}')
 
     def _exists(self, call: Call, record: Record) -> tuple[str, Inputs]:
         if call.type == RELEASE or not self.options.get("upsertExistingObjects"):
@@ -350,7 +359,7 @@ class Kubernetes:
                     raise Unfinished(
                         record.id,
                         self._shown(record),
-                        [f"Job {record.id} failed: BackoffLimitExceeded: {record.extra['message']}"],
+                        [f"Job {record.id} failed: {record.extra['reason']}: {record.extra['message']}"],
                     )
             case rules.PVC if not skip:
                 cls = self._store.find(STORAGE_CLASS, get(call.inputs, "spec.storageClassName"), record.cluster)
@@ -477,12 +486,17 @@ class Kubernetes:
 
     def update(self, call: Call, record: Record, changed: list[str]) -> Inputs:
         self.cluster()
+        self._validate(call)
         for row in rules.frozen(call.type):
             for field in row.fields:
                 if any(within(p, field) for p in changed):
                     raise CloudError(f"updating {record.id}: {row.error.format(field=field)}")
         if call.type == DGD:
             self._update_graph(call, record, changed)
+        if call.type in (CONFIG_MAP, SECRET) and record.inputs.get("immutable") is True:
+            for path in changed:
+                if path.split(".")[0].split("[")[0] in ("data", "stringData", "binaryData", "immutable"):
+                    raise CloudError(f"updating {record.id}: {path}: {rules.says('k8s.immutable')}")
         if call.type == SECRET:
             self.protect(call.inputs)
         old = record.outputs
@@ -955,8 +969,9 @@ class Kubernetes:
         labels = {**get(job.inputs, "spec.template.metadata.labels", {}), **get(job.inputs, "metadata.labels", {})}
         return str(labels.get(JOB_LABEL, "other"))
 
-    def _end(self, job: Record, phase: str, message: str = "") -> None:
-        job.extra |= {"phase": phase, "message": message, "placed": {}}
+    def _end(self, job: Record, phase: str, message: str = "", reason: str | None = None) -> None:
+        reason = reason or {"complete": "CompletionsReached", "failed": self._why_failed(job)}[phase]
+        job.extra |= {"phase": phase, "message": message, "reason": reason, "placed": {}}
         self._cloud.event(f"job-{phase}", job.name, message)
 
     def _settle_job(self, job: Record, now: float) -> None:
@@ -965,7 +980,8 @@ class Kubernetes:
             return
         if extra["deadline_at"] is not None and extra["deadline_at"] <= now:
             last = extra["message"] or f"it was {extra['phase']}"
-            self._end(job, "failed", f"DeadlineExceeded: Job was active longer than specified deadline ({last})")
+            message = f"Job was active longer than specified deadline ({last})"
+            self._end(job, "failed", message, "DeadlineExceeded")
             return
         if extra["phase"] == "running" and not extra["placed"]:
             extra["phase"] = "pending"  # its node went: the controller makes the pod anew
@@ -983,6 +999,12 @@ class Kubernetes:
                 else extra["fault"]
             )
             self._end(job, "failed" if problem else "complete", problem or "")
+
+    @staticmethod
+    def _why_failed(job: Record) -> str:
+        """The controller's reason: our scripts end for good with exit codes that the Job's failure policy names."""
+        named = many(get(job.inputs, "spec.podFailurePolicy.rules"))
+        return "PodFailurePolicy" if any(rule.get("action") == "FailJob" for rule in named) else "BackoffLimitExceeded"
 
     def _start_job(self, job: Record, now: float) -> bool:
         namespace, extra, d = self.namespace(JOB, job.inputs), job.extra, self._cloud.durations

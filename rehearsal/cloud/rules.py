@@ -384,6 +384,9 @@ ROWS: tuple[Row, ...] = (
     Behaviour("aws.create-before-delete", "The pretender never asks for delete-before-replace: the bridge does so only for a name it would have made itself "
               "(nameRequiresDeleteBeforeReplace), and the program must say it for every fixed name.", "pulumi/pulumi-terraform-bridge pkg/tfbridge/provider.go, schema.go"),
     Behaviour("k8s.unique", '{plural} "{name}" already exists', "facts/pulumi.md §10 (AlreadyExists since 4.29, upsertExistingObjects)"),
+    Behaviour("k8s.schema", "Unknown fields, wrong types and missing fields of Kubernetes' own kinds are refused (rehearsal/cloud/schema.py), and what its validation refuses (validation.py).",
+              "kubernetes/kubernetes pkg/apis/*/validation; held against a real API server by tests/cluster/test_agreement.py"),
+    Behaviour("k8s.immutable", "Forbidden: field is immutable when `immutable` is set", "a real API server 1.35 (tests/cluster/test_agreement.py)"),
     Behaviour("k8s.namespace", 'namespaces "{namespace}" not found', "https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/"),
     Behaviour("k8s.unreachable", "Nothing in a cluster can be read or changed when the cluster is gone or not ACTIVE; deletes honour deleteUnreachable.", "facts/pulumi.md §10"),
     Behaviour("dgd.crd", "The CRD exists once the operator's init container ran, that is once the platform Release is deployed; it stays when the Release goes.", "facts/dynamo.md §2"),

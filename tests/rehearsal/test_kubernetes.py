@@ -223,7 +223,7 @@ def test_a_download_that_fails_is_recorded_with_the_reason_and_can_be_made_anew(
     world = before_gpus(Faults(faults=(Fault(type="Job", name_contains="weights", when="after", error=error),)))
     world.drop("weights")
     annotated = {"annotations": {"pulumi.com/replaceUnready": "true"}}
-    spec = {"template": {"spec": {"containers": [{"name": "main", "image": "python"}]}}}
+    spec = {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "python"}]}}}
 
     def work() -> object:
         labels = {"dynamo-recipes/job": "weights"}
@@ -251,10 +251,8 @@ def test_a_download_told_to_slow_down_takes_longer_and_completes(before_gpus: St
 
 def test_a_job_ends_at_its_own_deadline(before_gpus: Start) -> None:
     world = before_gpus()
-    spec = {
-        "activeDeadlineSeconds": 120,
-        "template": {"spec": {"nodeSelector": {"pool": "none"}, "containers": [{"name": "main", "image": "x"}]}},
-    }
+    pod = {"nodeSelector": {"pool": "none"}, "restartPolicy": "Never", "containers": [{"name": "main", "image": "x"}]}
+    spec = {"activeDeadlineSeconds": 120, "template": {"spec": pod}}
     start = world.clock.now()
     assert "DeadlineExceeded" in world.unfinished(lambda: world.kube(r.JOB, "late", "late", spec=spec))
     assert world.clock.now() - start == 120

@@ -152,7 +152,15 @@ class World:
         return self
 
     def pool(
-        self, name: str, instance: str, count: int, *, gpu: bool = False, timeout_s: float | None = None, efa: int = 32
+        self,
+        name: str,
+        instance: str,
+        count: int,
+        *,
+        gpu: bool = False,
+        timeout_s: float | None = None,
+        efa: int = 32,
+        labels: dict[str, str] | None = None,
     ) -> World:
         if "node-role" not in self.made:
             self.role("node-role", "AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy")
@@ -178,7 +186,7 @@ class World:
         self.make(
             r.NODE_GROUP, name, timeout_s, clusterName="q", nodeGroupName=f"q-{name}", nodeRoleArn=self.out("node-role")["arn"], subnetIds=[self.id("nodes")],
             scalingConfig={"desiredSize": count, "minSize": count, "maxSize": count}, launchTemplate={"id": template["id"], "version": str(template["latestVersion"])},
-            amiType="AL2023_x86_64_NVIDIA" if gpu else "AL2023_x86_64_STANDARD", labels={"dynamo-recipes/stack": "q", "pool": name}, **({"taints": [GPU_TAINT]} if gpu else {}),
+            amiType="AL2023_x86_64_NVIDIA" if gpu else "AL2023_x86_64_STANDARD", labels=labels or {"dynamo-recipes/stack": "q", "pool": name}, **({"taints": [GPU_TAINT]} if gpu else {}),
         )  # fmt: skip
         return self
 
@@ -188,13 +196,12 @@ class World:
     def gpu_pool(self, timeout_s: float | None = None) -> World:
         return self.pool("gpu", "p5.48xlarge", 2, gpu=True, timeout_s=timeout_s)
 
-    def storage(self) -> World:
+    def file_system(self) -> World:
         self.make(r.ADDON, "coredns", clusterName="q", addonName="coredns")
         fs = self.make(r.FILE_SYSTEM, "efs", creationToken="q", encrypted=True, throughputMode="elastic")["id"]
         self.make(
             r.MOUNT_TARGET, "target", fileSystemId=fs, subnetId=self.id("nodes"), securityGroups=[self.id("efs-group")]
         )
-        point = self.make(r.ACCESS_POINT, "point", fileSystemId=fs, posixUser={"uid": 1000, "gid": 1000})["id"]
         role = self.role("efs-role", "service-role/AmazonEFSCSIDriverPolicy")
         self.make(
             r.POD_IDENTITY,
@@ -205,6 +212,11 @@ class World:
             roleArn=role,
         )
         self.make(r.ADDON, "efs-csi", clusterName="q", addonName="aws-efs-csi-driver")
+        return self
+
+    def storage(self) -> World:
+        fs = self.file_system().id("efs")
+        point = self.make(r.ACCESS_POINT, "point", fileSystemId=fs, posixUser={"uid": 1000, "gid": 1000})["id"]
         self.kube(r.NAMESPACE, "namespace", "serving", namespace=None)
         self.make(
             r.STORAGE_CLASS,
@@ -254,7 +266,11 @@ class World:
         container = {
             "name": "main",
             "image": "python:3.12-slim",
-            "resources": {"requests": {"cpu": "2", "memory": "8Gi", **resources}},
+            # Devices have no request without a limit.
+            "resources": {
+                "requests": {"cpu": "2", "memory": "8Gi", **resources},
+                "limits": {name: amount for name, amount in resources.items() if "/" in name},
+            },
         }
         pod = {"containers": [container], "restartPolicy": "Never", **(spec or {})}
         return self.kube(
