@@ -3,6 +3,8 @@
 import signal
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -24,8 +26,9 @@ def build(context: typer.Context) -> None:
     They are kept in the folder `cluster` of $DYNAMO_RECIPES_CACHE, else of dynamo-recipes in $XDG_CACHE_HOME or ~/.cache.
     """
     if context.invoked_subcommand is None:
-        for name, built in ensure_programs().items():
-            sys.stdout.write(f"{name} {built.version} ({built.source}): {built.path}\n")
+        with _said_when_stopped(f"what was built is in {cache_folder() / 'cluster'}"):
+            for name, built in ensure_programs().items():
+                sys.stdout.write(f"{name} {built.version} ({built.source}): {built.path}\n")
 
 
 @app.command()
@@ -33,7 +36,7 @@ def run(
     folder: Annotated[Path | None, typer.Option(help="Keep everything there; a temporary folder otherwise.")] = None,
 ) -> None:
     """Start a control plane, with the graph's CRD where there is one, and keep it until Ctrl-C."""
-    with ControlPlane(folder) as cluster:
+    with _said_when_stopped("nothing of it runs any more"), ControlPlane(folder) as cluster:
         if (found := crd.find()) is not None:
             crd.install(cluster.api, found)
         sys.stdout.write(f"Kubernetes {cluster.version}, ready in {cluster.start_seconds:.1f} s. Ctrl-C ends it.\n")
@@ -43,6 +46,16 @@ def run(
         sys.stdout.flush()
         while True:
             time.sleep(3600)
+
+
+@contextmanager
+def _said_when_stopped(what: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end with a sentence instead of silence or a traceback."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\ncontrol plane: stopped; {what}\n")
+        raise typer.Exit(130) from None
 
 
 def main() -> None:
@@ -56,9 +69,6 @@ def main() -> None:
         app()
     except SetupError as error:
         sys.exit(f"control plane: {error}")
-    except KeyboardInterrupt:
-        sys.stderr.write(f"\ncontrol plane: stopped; what was built is in {cache_folder() / 'cluster'}\n")
-        sys.exit(130)
 
 
 if __name__ == "__main__":
