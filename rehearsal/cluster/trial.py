@@ -16,7 +16,7 @@ from recipe.plan import Late, Manifest, Plan
 from rehearsal.cluster import operator
 from rehearsal.cluster.api import Refused, wait_for
 from rehearsal.cluster.controlplane import Cluster
-from rehearsal.cluster.nodes import nodes, system_pods
+from rehearsal.cluster.nodes import SYSTEM_NAMESPACE, nodes, system_pods
 
 EXIT: Final = "dynamo-recipes/pretend-exit"
 """Annotation of a Job's pods: the code they end with, or `never` (see stages.yaml). Without it they succeed."""
@@ -106,7 +106,18 @@ class Trial:
             held = None
         return held or wanted
 
+    @property
+    def accepted(self) -> int:
+        """How many of the Plan's objects the server has taken so far."""
+        return sum(one["kind"] != "Node" and one["metadata"].get("namespace") != SYSTEM_NAMESPACE for one in self._made)
+
     # ---- looking
+
+    def expected_pods(self) -> int:
+        """Every worker and frontend of the graph, and the Jobs'."""
+        components = self.plan.objects.graph["spec"]["components"]
+        jobs = [one for one in self.plan.objects.all() if one["kind"] == "Job"]
+        return sum(int(component["replicas"]) for component in components) + len(jobs)
 
     def pods(self, component: str | None = None) -> list[PodState]:
         """Of the graph and of the Jobs."""

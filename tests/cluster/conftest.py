@@ -83,15 +83,8 @@ class Placed:
         trial.add_objects(graph=crd.find() is not None)
         self.graph: Manifest = trial.graph()
         trial.reconcile(self.graph)
-        self.pods = trial.settled(expected_pods(trial.plan))
+        self.pods = trial.settled(trial.expected_pods())
         self.seconds = time.monotonic() - began
-
-
-def expected_pods(plan: Plan) -> int:
-    """Every worker and frontend of the graph, and the Jobs'."""
-    components = plan.objects.graph["spec"]["components"]
-    jobs = [one for one in plan.objects.all() if one["kind"] == "Job"]
-    return sum(int(component["replicas"]) for component in components) + len(jobs)
 
 
 @pytest.fixture(scope="module", params=variants(), ids=str)

@@ -10,7 +10,7 @@ from recipe.catalogue import cpu_instance, gpu_instance
 from recipe.catalogue.instances import CPU_INSTANCES
 from recipe.errors import RecipeError
 from recipe.placement import waiting_workers
-from tests.cluster.conftest import MakeTrial, expected_pods
+from tests.cluster.conftest import MakeTrial
 from tests.cluster.variants import Variant, each_stack, variants
 
 every_variant = pytest.mark.parametrize("variant", variants(), ids=str)
@@ -30,7 +30,7 @@ def test_with_one_node_too_few_those_wait_that_the_plan_names(variant: Variant, 
         # The Plan places the largest first, then the role with the fewest; the scheduler takes what comes.
         workers = sorted(plan.workers, key=lambda worker: (-worker.gpus, worker.replicas))
         trial.reconcile(trial.graph(), [worker.component for worker in workers])
-        pods = trial.settled(expected_pods(plan))
+        pods = trial.settled(trial.expected_pods())
         waiting = [pod for pod in pods if pod.phase == "Pending"]
         component = {worker.role: worker.component for worker in plan.workers}
         assert Counter(pod.component for pod in waiting) == {component[role]: count for role, count in named.items()}
@@ -48,7 +48,7 @@ def test_on_a_cpu_pool_one_size_too_small_the_pod_waits_that_the_plan_names(vari
         trial.add_nodes(cpu_type=smaller)
         trial.add_objects(graph=False)
         trial.reconcile(trial.graph())
-        waiting = [pod for pod in trial.settled(expected_pods(trial.plan)) if pod.phase == "Pending"]
+        waiting = [pod for pod in trial.settled(trial.expected_pods()) if pod.phase == "Pending"]
         assert waiting, f"the Plan says: {problem}"
         # The Plan calls a Job by its purpose and a frontend by component and number.
         unnamed = [pod for pod in waiting if not names(problem, pod.component)]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from recipe.catalogue import gpu_instance
-from tests.cluster.conftest import Placed, expected_pods
+from tests.cluster.conftest import Placed
 
 
 def test_every_object_is_accepted_and_every_pod_runs(placed: Placed) -> None:
     waiting = [f"{pod.name}: {pod.why}" for pod in placed.pods if pod.phase != "Running"]
     assert waiting == [], "each of these would have cost the whole deployment"
-    assert len(placed.pods) == expected_pods(placed.plan)
+    assert len(placed.pods) == placed.trial.expected_pods()
 
 
 def test_gpus_and_efa_add_up_and_are_used_whole(placed: Placed) -> None:

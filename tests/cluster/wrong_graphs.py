@@ -68,7 +68,7 @@ WRONG: list[tuple[str, Callable[[Manifest], None], str]] = [
     ("cel-two-epp", _two_epp, "at most one component may have type epp"),
     (
         "cel-epp-config-without-epp",
-        _component("eppConfig", {"config": {"plugins": []}}),
+        _component("eppConfig", {"config": {"plugins": [], "schedulingProfiles": []}}),
         "only be set when type is epp",
     ),
     ("cel-min-available-above-replicas", _component("minAvailable", 99), "less than or equal to replicas"),
