@@ -147,6 +147,13 @@ def rehearse(
     faults: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON file of what is to go wrong (rehearsal/cloud/faults.py).")
     ] = None,
+    control_plane: Annotated[
+        bool,
+        typer.Option(
+            "--control-plane",
+            help="First put every object and pod on a real Kubernetes API server and scheduler (built on the first run, up to 20 minutes).",
+        ),
+    ] = False,
     in_shell: Annotated[
         bool,
         typer.Option("--shell", help="A shell in which plain `pulumi up -s STACK` works against the pretend cloud."),
@@ -162,9 +169,11 @@ def rehearse(
     """
     given = words or []
     if in_shell:
-        if settings or json_file:
+        if settings or json_file or control_plane:
             raise CommandError(
-                "--set and --json go with a STACK, not with --shell", "use `pulumi config set` in the shell", BAD_INPUT
+                "--set, --json and --control-plane go with a STACK, not with --shell",
+                "use `pulumi config set` in the shell",
+                BAD_INPUT,
             )
     elif folder is not None or len(given) != 1:
         raise CommandError("name one stack, or give --shell", "python -m ops rehearse --help", BAD_INPUT)
@@ -173,4 +182,6 @@ def rehearse(
 
     if in_shell:
         raise typer.Exit(shell(given, folder=folder, keep=keep, faults=faults))
-    raise typer.Exit(run(given[0], settings or [], json_file=json_file, keep=keep, faults=faults))
+    raise typer.Exit(
+        run(given[0], settings or [], json_file=json_file, keep=keep, faults=faults, control_plane=control_plane)
+    )

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 import yaml
@@ -32,6 +32,9 @@ from rehearsal.durations import DATE, TABLE
 from rehearsal.engine import Engine, ensure_engine
 from rehearsal.session import REHEARSED_SECRET, Result, Session
 
+if TYPE_CHECKING:
+    from ops.control_plane import Proof
+
 
 @dataclass
 class Rehearsal:
@@ -51,10 +54,13 @@ class Rehearsal:
     destroyed: bool = False
     left: list[Left] = field(default_factory=list)
     wall_seconds: float = 0.0
+    proof: Proof | None = None
+    """What a real control plane said, where it was asked."""
 
     @property
     def ok(self) -> bool:
-        return not self.failures and not (self.destroyed and self.left)
+        proved = self.proof is None or self.proof.ok
+        return proved and not self.failures and not (self.destroyed and self.left)
 
     @property
     def now(self) -> float:
@@ -114,6 +120,7 @@ class Rehearsal:
             "steps": [asdict(step) for step in cloud_report.timeline(self.journal)],
             "durations": {"as_of": DATE, "assumptions": [row.key for row in TABLE if row.assumption]},
             "wall_seconds": round(self.wall_seconds, 1),
+            "control_plane": self.proof and self.proof.as_data(),
         }
 
 
@@ -121,8 +128,16 @@ def _rounded(minutes: float | None) -> float | None:
     return None if minutes is None else round(minutes, 2)
 
 
-def rehearse(stack: str, settings: list[str], *, json_file: Path | None, keep: bool, faults: Path | None) -> int:
-    """The whole life of a stack. Returns the exit code."""
+def rehearse(
+    stack: str,
+    settings: list[str],
+    *,
+    json_file: Path | None,
+    keep: bool,
+    faults: Path | None,
+    control_plane: bool = False,
+) -> int:
+    """The whole life of a stack, after `control_plane` on a real one first. Returns the exit code."""
     found = planned(stack, settings)
     _check_faults(faults)
     _check_writable(json_file)
@@ -132,6 +147,11 @@ def rehearse(stack: str, settings: list[str], *, json_file: Path | None, keep: b
     typer.echo(
         f"Simulated: pulumi {engine.version} runs the program of {stack} against a pretend cloud. Nothing is created, nothing is paid."
     )
+    if control_plane:
+        from ops import control_plane as on_control_plane  # here alone: it brings the Kubernetes client
+
+        outcome.proof = on_control_plane.prove(found.plan)
+        on_control_plane.show(outcome.proof)
     with Session(keep=keep, faults=faults, engine=engine) as session:
         try:
             _prepare(session, found, settings)

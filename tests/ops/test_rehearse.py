@@ -178,7 +178,7 @@ def test_progress_shows_the_minute_what_happened_and_what_it_costs_from_then_on(
         ((STACK, "--faults", "/nowhere/f.json"), "/nowhere/f.json: no such faults file"),
         ((STACK, "--folder", "/nowhere"), "name one stack"),
         (("--shell", "--folder", "/nowhere"), "/nowhere is not a kept rehearsal"),
-        (("--shell", "--set", "a=b"), "--set and --json go with a STACK"),
+        (("--shell", "--set", "a=b"), "--set, --json and --control-plane go with a STACK"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_started(
