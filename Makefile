@@ -47,19 +47,18 @@ format: setup ## format the code and mend what ruff can mend
 	@$(PY) -m ruff check --fix .
 
 test: lint engine ## lint and all tests except the slow ones
-	@$(PYTEST) -m "not slow" --ignore=tests/cluster
+	@$(PYTEST) -m "not slow"
 
-# tests/cluster (the real control plane) joins when its issue lands: it has not been green from end to end yet.
 test-cluster: control-plane ## what is rendered, on a real control plane with pretended nodes: accepted, placed, running
 	@$(PYTEST) tests/cluster
 
 test-all: lint engine control-plane ## every tier there is
-	@$(PYTEST) --ignore=tests/cluster
+	@$(PYTEST)
 
 rehearse: setup ## run the whole life of STACK on the real engine against a pretend cloud (default STACK=qwen3-32b-disagg)
 	@$(PY) -m ops rehearse $(STACK)
 
-benchmark: engine ## measure plan, preview and rehearsal; writes docs/benchmarks.md
+benchmark: engine control-plane ## measure plan, preview, rehearsal and control plane (20 minutes); writes docs/benchmarks.md
 	@$(PY) -m ops.benchmark
 
 lock: setup ## pin the newest fitting version of what requirements*.txt bring along

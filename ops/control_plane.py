@@ -14,7 +14,7 @@ from typing import Any
 import typer
 
 from recipe.plan import Plan
-from rehearsal.cluster import connected, crd
+from rehearsal.cluster import Cluster, connected, crd
 from rehearsal.cluster.api import Refused
 from rehearsal.cluster.trial import PodState, Trial
 
@@ -49,34 +49,40 @@ class Proof:
 
 
 def prove(plan: Plan) -> Proof:
-    """Puts the stack on a control plane of its own, or on that of $DYNAMO_RECIPES_KUBECONFIG, and takes it away again.
+    """On a control plane of its own, or on that of $DYNAMO_RECIPES_KUBECONFIG.
 
     SetupError where there is none and none can be built.
     """
     with connected() as cluster:
-        path = crd.find()
-        if path is not None:
-            crd.install(cluster.api, path)
-        trial = Trial(cluster, plan)
-        began, refused, pods = time.monotonic(), tuple[str, ...](), tuple[PodState, ...]()
-        try:
-            trial.add_nodes()
-            trial.add_objects(graph=path is not None)
-            trial.reconcile(trial.graph())
-            pods = tuple(trial.settled(trial.expected_pods()))
-        except Refused as error:
-            refused = (error.message,)
-        finally:
-            objects = trial.accepted
-            trial.clear()
-        return Proof(
-            kubernetes=cluster.version,
-            seconds=round(time.monotonic() - began, 1),
-            objects=objects,
-            refused=refused,
-            graph_checked=path is not None,
-            pods=pods,
-        )
+        return prove_on(cluster, plan)
+
+
+def prove_on(cluster: Cluster, plan: Plan) -> Proof:
+    """Puts the stack on `cluster`, with the graph's CRD where it is at hand, and takes it away again."""
+    began = time.monotonic()
+    path = crd.find()
+    if path is not None:
+        crd.install(cluster.api, path)
+    trial = Trial(cluster, plan)
+    refused, pods = tuple[str, ...](), tuple[PodState, ...]()
+    try:
+        trial.add_nodes()
+        trial.add_objects(graph=path is not None)
+        trial.reconcile(trial.graph())
+        pods = tuple(trial.settled(trial.expected_pods()))
+    except Refused as error:
+        refused = (error.message,)
+    finally:
+        objects = trial.accepted
+        trial.clear()
+    return Proof(
+        kubernetes=cluster.version,
+        seconds=round(time.monotonic() - began, 1),
+        objects=objects,
+        refused=refused,
+        graph_checked=path is not None,
+        pods=pods,
+    )
 
 
 def show(proof: Proof) -> None:
