@@ -21,6 +21,8 @@ class Late:
     FILE_SYSTEM = "${file_system_id}"
     GPU_NODES = "${gpu_nodes}"
     """Changes with every GPU node group that is created: EKS gives each a new id, whatever its name."""
+    CPU_NODES = "${cpu_nodes}"
+    """The same of the CPU node group."""
     HF_TOKEN = "${hf_token}"  # noqa: S105 - a placeholder, not a token
 
     @staticmethod
@@ -98,7 +100,7 @@ class NodePool(Frozen):
 
 
 class GpuPool(NodePool):
-    """The GPU nodes."""
+    """The GPU nodes, of which there is at least one."""
 
     nics: tuple[Nic, ...]
     capacity_type: Literal["ON_DEMAND", "SPOT", "CAPACITY_BLOCK"]
@@ -263,6 +265,8 @@ class ModelPlan(Frozen):
     id: str
     revision: str
     weight_bytes: int
+    cached_bytes: int
+    """What the cache holds of it: the weights, or tokenizer and configuration only (engine mocker)."""
     snapshot_path: str
     """Directory of the verified snapshot, as workers see it."""
 
@@ -282,7 +286,8 @@ class Plan(Frozen):
     network: NetworkPlan
     cluster: ClusterPlan
     cpu_pool: NodePool
-    gpu_pool: GpuPool
+    gpu_pool: GpuPool | None
+    """None where no GPU nodes are made: engine mocker."""
     storage: StoragePlan
     platform: ChartPlan
     devices: tuple[ChartPlan, ...]

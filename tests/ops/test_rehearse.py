@@ -27,7 +27,7 @@ from rehearsal.engine import Engine
 from rehearsal.errors import SetupError
 from rehearsal.session import Event
 from tests.ops.conftest import STACK
-from tests.recipe.samples import plan
+from tests.recipe.samples import gpu_pool, plan
 
 Run = Callable[..., Result]
 GPU_HOUR = 60.0
@@ -111,7 +111,7 @@ def test_a_failed_delete_does_not_stop_the_cost(life: tuple[list[dict[str, Any]]
 def test_the_rates_add_up_to_the_plans() -> None:
     found = plan()
     rates = Rates.of(found)
-    gpu, cpu = found.gpu_pool, found.cpu_pool
+    gpu, cpu = gpu_pool(found), found.cpu_pool
     total = sum(rates.by_type.values()) + sum(pool.count * rates.by_instance[pool.instance_type] for pool in (gpu, cpu))
     assert total == pytest.approx(found.cost.usd_per_hour, abs=0.01), "two answers to one question"
 

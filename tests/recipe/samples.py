@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from recipe.config import Recipe, parse
-from recipe.plan import Plan
+from recipe.plan import GpuPool, Plan
 from recipe.planner import make_plan
 
 STACK = "qwen3-32b-disagg"
@@ -47,6 +47,12 @@ def raw(**changes: Any) -> dict[str, Any]:
 def recipe(**changes: Any) -> Recipe:
     """The parsed recipe of `raw(**changes)`."""
     return parse(raw(**changes))
+
+
+def gpu_pool(made: Plan) -> GpuPool:
+    """The GPU nodes of a plan that has some."""
+    assert made.gpu_pool is not None, "no GPU nodes are planned"
+    return made.gpu_pool
 
 
 def plan(*, placeholders: bool = False, stack: str = STACK, **changes: Any) -> Plan:
