@@ -35,6 +35,8 @@ except RecipeError as error:
     raise pulumi.RunError(str(error)) from None
 for warning in plan.warnings:
     pulumi.log.warn(warning)
+for note in plan.notes:
+    pulumi.log.info(note)
 if plan.gpu_pool and not pulumi.runtime.is_dry_run():
     pulumi.log.info(when_gpu_nodes_fail(plan))
 
@@ -98,15 +100,16 @@ workers_nodes: GpuPool | CpuPool = cpu
 if plan.gpu_pool:
     gpu_args = GpuPoolArgs(plan=plan, identity=identity, network=network, cluster=cluster, wait_for=before_gpus)
     workers_nodes = GpuPool("gpu", gpu_args, on_aws)
-Serving(
-    "serving",
-    ServingArgs(plan=plan, namespace=caches.namespace, nodes=workers_nodes, wait_for=[weights, *before_gpus]),
-    in_cluster,
-)
-
 names = plan.names
-pulumi.export("endpoint", f"http://{names.frontend_service}.{names.namespace}:8000/v1")
-pulumi.export("portForward", f"kubectl -n {names.namespace} port-forward service/{names.frontend_service} 8000:8000")
+if not plan.paused:
+    Serving(
+        "serving",
+        ServingArgs(plan=plan, namespace=caches.namespace, nodes=workers_nodes, wait_for=[weights, *before_gpus]),
+        in_cluster,
+    )
+    forward = f"kubectl -n {names.namespace} port-forward service/{names.frontend_service} 8000:8000"
+    pulumi.export("endpoint", f"http://{names.frontend_service}.{names.namespace}:8000/v1")
+    pulumi.export("portForward", forward)
 pulumi.export("kubeconfig", f"aws eks update-kubeconfig --region {access.region} --name {names.cluster}")
 pulumi.export("namespace", names.namespace)
 pulumi.export("graph", names.graph)

@@ -49,6 +49,7 @@ def as_data(plan: Plan, fixes: dict[str, str], today: date) -> dict[str, Any]:
         "capacity": plan.recipe.hardware.capacity.kind,
         "gpu_nodes": gpu.count if gpu else 0,
         "gpus": plan.gpus,
+        "paused": plan.paused,
         "efa_per_node": efa_per_node(plan),
         "usd_per_hour": cost.usd_per_hour,
         "usd_once": cost.usd_once,
@@ -69,6 +70,7 @@ def as_data(plan: Plan, fixes: dict[str, str], today: date) -> dict[str, Any]:
         "names": plan.names.model_dump(mode="json"),
         "tags": plan.tags,
         "warnings": list(warnings(plan, today)),
+        "notes": list(plan.notes),
         "placeholders": [{"path": path, "command": fixes.get(path, "")} for path in plan.placeholders],
     }
 

@@ -46,7 +46,7 @@ def render(plan: Plan, fixes: dict[str, str], warnings: Sequence[str]) -> Render
 
 def _sections(plan: Plan, fixes: dict[str, str], warnings: Sequence[str]) -> Iterator[RenderableType]:
     yield _head(plan)
-    yield from _section("Workers", _workers(plan))
+    yield from _section("Workers, when resumed" if plan.paused else "Workers", _workers(plan))
     if plan.gpu_pool:
         yield from _section("GPU nodes", *_gpu_nodes(plan, plan.gpu_pool))
         yield from _section("GPU memory, GiB per GPU", _gpu_memory(plan))
@@ -58,6 +58,8 @@ def _sections(plan: Plan, fixes: dict[str, str], warnings: Sequence[str]) -> Ite
         yield from _section(
             "Placeholders: `pulumi preview` and `up` stop until you set them", *_placeholders(plan, fixes)
         )
+    if plan.notes:
+        yield from _section("Good to know", *(Text(note) for note in plan.notes))
     shown = [warning for warning in warnings if not warning.endswith("is a documentation placeholder")]
     if shown:
         yield from _section("Warnings", *(Text(f"! {warning}", style="yellow") for warning in shown))
@@ -115,6 +117,8 @@ def _cached(plan: Plan) -> str:
 
 def _gpu_pool(plan: Plan) -> str:
     gpu = plan.gpu_pool
+    if gpu is None and plan.paused:
+        return "none: paused"
     if gpu is None:
         return f"none: engine {plan.recipe.engine} runs on the CPU nodes"
     kind = plan.recipe.hardware.capacity.kind
@@ -260,7 +264,8 @@ def summary(plans: Sequence[Plan]) -> Table:
         "stack", "model", "serving", "GPU nodes", "GPUs", "$/h", "$ for its TTL", right=("GPUs", "$/h", "$ for its TTL")
     )
     for plan in plans:
-        nodes = f"{plan.gpu_pool.count} × {plan.gpu_pool.instance_type}" if plan.gpu_pool else "none"
+        none = "none: paused" if plan.paused else "none"
+        nodes = f"{plan.gpu_pool.count} × {plan.gpu_pool.instance_type}" if plan.gpu_pool else none
         money = (f"{plan.cost.usd_per_hour:,.2f}", f"{plan.cost.usd_for_ttl:,.2f}")
         table.add_row(
             plan.stack, plan.model.id, f"{plan.recipe.engine} {plan.recipe.mode}", nodes, str(plan.gpus), *money

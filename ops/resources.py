@@ -44,7 +44,9 @@ def rooms(plan: Plan) -> tuple[Room, ...]:
     gpu: dict[str, int] = {}
     if plan.gpu_pool:
         gpu = {"PlacementGroup": int(plan.gpu_pool.placement_group), "LaunchTemplate": 1, "NodeGroup": 1}
-    serving = {"DynamoGraphDeployment": 1, **job, "ConfigMap": 1 + len(plan.objects.graph_config)}
+    serving: dict[str, int] = {}
+    if not plan.paused:
+        serving = {"DynamoGraphDeployment": 1, **job, "ConfigMap": 1 + len(plan.objects.graph_config)}
     wait = "when the platform is ready and the API server has accepted the graph"
     if plan.recipe.weights.wait:
         wait = "when the weights are on disk, the platform is ready and the API server has accepted the graph"

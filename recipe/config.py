@@ -257,6 +257,9 @@ class Hardware(Frozen):
     """EKS AMI release of the GPU nodes, like 1.35.0-20261101. Unset: the catalogue's, so that nodes do not change by themselves."""
     root_disk_gib: Annotated[int, Field(ge=100, le=2000)] = 200
     """Root volume of GPU nodes (gp3, encrypted). Images and logs go to the instance store, not here."""
+    paused: bool = False
+    """True: no GPU nodes and no graph, so nothing serves and no GPU is paid for. Cluster, CPU nodes, weights, platform and caches stay; false again
+    and one `pulumi up` resumes. GPU capacity is given back: nobody promises that it is there to resume with."""
     create_timeout_minutes: Annotated[int, Field(ge=10, le=240)] = 60
     """How long `pulumi up` waits for the GPU node group. When it ends, AWS may still deliver: the message says what to do."""
     cpu: CpuPool = CpuPool()

@@ -32,9 +32,9 @@ def cached_bytes(model: Model, gpu: GpuInstance | None) -> int:
 
 
 def make_cost(recipe: Recipe, model: Model, gpu: GpuInstance | None, gpu_nodes: int, cpu: CpuInstance) -> Cost:
-    """All positions; `gpu` None: no GPU nodes. A price that is not known counts as 0; the planner warns about it."""
+    """All positions; `gpu` None: an engine without GPUs, `gpu_nodes` 0: paused. A price that is not known counts as 0; the planner warns about it."""
     weights_gb = cached_bytes(model, gpu) / _GB
-    replicas = sum(pool.replicas for pool in recipe.workers.values())
+    replicas = sum(pool.replicas for pool in recipe.workers.values()) if gpu_nodes or gpu is None else 0
     disks_gib = gpu_nodes * recipe.hardware.root_disk_gib + recipe.hardware.cpu.nodes * recipe.hardware.cpu.disk_gib
     images_gb = recipe.hardware.cpu.nodes * MOCKER_IMAGE_GB if gpu is None else gpu_nodes * IMAGE_GB
     through_nat = weights_gb + images_gb

@@ -262,13 +262,13 @@ def pod_of(name: str, pod_spec: dict[str, Any]) -> Pod:
     return Pod(name, math.ceil(cpu * 1000), math.ceil(memory / 2**20))
 
 
-def cpu_pods(jobs: Iterable[Manifest], graph: Manifest) -> list[Pod]:
+def cpu_pods(jobs: Iterable[Manifest], graph: Manifest | None = None) -> list[Pod]:
     """Every pod the CPU pool must hold: ours from their manifests, the platform's and the add-ons' from the table above.
 
-    Counted as if all ran at once: Jobs overlap with the frontend when only a part of the stack is replaced.
+    `graph` None: there is none, for now. Counted as if all ran at once: Jobs overlap with the frontend when only a part of the stack is replaced.
     """
     pods = [pod_of(f"{job['metadata']['labels'][JOB_LABEL]} Job", job["spec"]["template"]["spec"]) for job in jobs]
-    for component in graph["spec"]["components"]:
+    for component in graph["spec"]["components"] if graph else ():
         spec = component["podTemplate"]["spec"]
         if spec["nodeSelector"].get(POOL_LABEL) == CPU_POOL:
             pods += [pod_of(f"{component['name']}-{index}", spec) for index in range(component["replicas"])]
@@ -291,21 +291,7 @@ def place_on_cpu(
                 break
         else:
             unplaced.setdefault(pod.name.rpartition("-")[0] or pod.name, []).append(pod)
-    problems: list[Problem] = []
-    for first, *others in unplaced.values():
-        more = f" and {len(others)} more like it" if others else ""
-        reason = (
-            f"{first.name}{more} ({first.cpu_millis / 1000:g} CPU, {first.memory_mib / 1024:.1f} GiB) fits none of {pool.nodes} × {instance.name} "
-            f"({millis / 1000:.2f} CPU, {mib / 1024:.1f} GiB allocatable each) beside the rest"
-        )
-        problems.append(
-            Problem(
-                "hardware.cpu",
-                instance.name,
-                reason,
-                "a larger hardware.cpu.instance_type or more hardware.cpu.nodes",
-            )
-        )
+    problems = [_no_place(pool.nodes, instance, pods, list(unplaced.values()))] if unplaced else []
     uses = tuple(
         CpuUse(
             node=f"cpu-{index}",
@@ -318,6 +304,23 @@ def place_on_cpu(
         for index, node in enumerate(placed)
     )
     return uses, problems
+
+
+def _no_place(nodes: int, instance: CpuInstance, pods: Sequence[Pod], unplaced: Sequence[Sequence[Pod]]) -> Problem:
+    """One problem for all pods that found no place, those of one name together."""
+    named = [
+        f"{first.name}{f' and {len(others)} more' if others else ''} ({first.cpu_millis / 1000:g} CPU, {first.memory_mib / 1024:.1f} GiB)"
+        for first, *others in unplaced
+    ]
+    room = instance.allocatable(0)
+    reason = (
+        f"{', '.join(named)}: no place on {nodes} × {instance.name} "
+        f"({room.cpu_millis / 1000:.2f} CPU, {room.memory_bytes / 2**30:.1f} GiB allocatable each); all pods together ask for "
+        f"{_cpu(pods) / 1000:.1f} CPU and {_memory(pods) / 1024:.1f} GiB, and each node keeps {PER_CPU_NODE.cpu_millis / 1000:g} CPU for its own"
+    )
+    return Problem(
+        "hardware.cpu", instance.name, reason, "a larger hardware.cpu.instance_type or more hardware.cpu.nodes"
+    )
 
 
 def _cpu(pods: Sequence[Pod]) -> int:

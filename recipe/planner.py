@@ -207,6 +207,11 @@ def _check_capacity(recipe: Recipe) -> list[Problem]:
         problems.append(
             Problem("hardware.capacity.kind", "spot", reason, "on-demand, or capacity.accept_interruption: true")
         )
+    if isinstance(hardware.capacity, Odcr | CapacityBlock) and hardware.gpu and hardware.instance_type is None:
+        types = [instance.name for instance in catalogue.gpu_instances(hardware.gpu)]
+        if len(types) > 1:
+            reason = f"a reservation is for one type, and {hardware.gpu} comes in {' and '.join(types)}"
+            problems.append(Problem("hardware.instance_type", None, reason, "name the type that was reserved"))
     if hardware.placement_group and not _wants_placement_group(hardware.capacity, None):
         reason = f"with {hardware.capacity.kind} a placement group makes launches fail (InsufficientInstanceCapacity)"
         problems.append(Problem("hardware.placement_group", True, reason, "leave it unset"))
@@ -219,6 +224,7 @@ _OF_GPUS: Final = (
     "capacity",
     "placement_group",
     "nic_layout",
+    "paused",
     "ami_release",
     "root_disk_gib",
     "create_timeout_minutes",
@@ -381,7 +387,14 @@ class _Planner:
         jobs = (objects.weights_job, objects.admission_job, objects.readiness_job)
         cpu_nodes, unplaced = place_on_cpu(recipe, chosen.cpu, cpu_pods(jobs, objects.graph))
         problems += unplaced
-        cost = make_cost(recipe, chosen.model, chosen.gpu, len(gpu_nodes), chosen.cpu)
+        cost = running = make_cost(recipe, chosen.model, chosen.gpu, len(gpu_nodes), chosen.cpu)
+        notes = self._quotas(chosen.gpu, len(gpu_nodes))
+        if recipe.hardware.paused:
+            # All of it was judged as if it ran, so that resuming holds no surprise; only then is the graph taken out.
+            cost = make_cost(recipe, chosen.model, chosen.gpu, 0, chosen.cpu)
+            objects, gpu_nodes = objects.model_copy(update={"serving": False}), ()
+            cpu_nodes, _ = place_on_cpu(recipe, chosen.cpu, cpu_pods(jobs[:-1]))
+            notes = (self._pause(cost, running), *notes)
         if cost.usd_per_hour > recipe.budget.usd_per_hour:
             reason = f"the stack costs ${cost.usd_per_hour:.2f} an hour"
             problems.append(
@@ -407,7 +420,7 @@ class _Planner:
             network=network,
             cluster=self._cluster(),
             cpu_pool=self._cpu_pool(),
-            gpu_pool=self._gpu_pool(chosen.gpu, len(gpu_nodes)) if chosen.gpu else None,
+            gpu_pool=self._gpu_pool(chosen.gpu, len(gpu_nodes)) if chosen.gpu and gpu_nodes else None,
             storage=storage,
             platform=self._platform(),
             devices=self._devices(),
@@ -415,6 +428,7 @@ class _Planner:
             placement=Placement(gpu_nodes=gpu_nodes, cpu_nodes=cpu_nodes, gpu_memory=tuple(memory.values())),
             cost=cost,
             warnings=self._warnings(),
+            notes=notes,
             objects=objects,
             images=_images(objects),
         )
@@ -602,7 +616,35 @@ class _Planner:
         warnings = [f"{path} is a documentation placeholder" for path in self.filled]
         if recipe.access.region != catalogue.PRICE_REGION:
             warnings.append(f"prices are those of {catalogue.PRICE_REGION}, the stack is in {recipe.access.region}")
-        return (*warnings, *(self._gpu_warnings(chosen.gpu) if chosen.gpu else ()))
+        if recipe.hardware.capacity.kind == "capacity-block":
+            what = "pausing" if recipe.hardware.paused else "destroying early"
+            warnings.append(f"a Capacity Block is paid up front: {what} saves nothing of it")
+        running = chosen.gpu and not recipe.hardware.paused
+        return (*warnings, *(self._gpu_warnings(chosen.gpu) if chosen.gpu and running else ()))
+
+    def _pause(self, cost: Cost, running: Cost) -> str:
+        return (
+            f"paused: ${cost.usd_per_hour:.2f} an hour for cluster, CPU nodes, NAT, disks and the cache instead of ${running.usd_per_hour:.2f}. "
+            f"Resume: `pulumi config set -s {self.stack} --path recipe.hardware.paused false`, then `pulumi up -s {self.stack}`"
+        )
+
+    def _quotas(self, gpu: GpuInstance | None, gpu_nodes: int) -> tuple[str, ...]:
+        """Which EC2 quotas the nodes count against, and how much of each. A reservation has counted when it was made."""
+        hardware, cpu = self.recipe.hardware, self.chosen.cpu
+        wanted: list[tuple[str, str, int, str]] = []
+        if gpu and hardware.capacity.kind == "on-demand":
+            wanted.append((gpu.quota_name, gpu.quota_code, gpu_nodes * gpu.vcpus, f"{gpu_nodes} × {gpu.name}"))
+        if gpu and hardware.capacity.kind == "spot" and gpu.spot_quota_code:
+            wanted.append(
+                (gpu.spot_quota_name, gpu.spot_quota_code, gpu_nodes * gpu.vcpus, f"{gpu_nodes} × {gpu.name}")
+            )
+        wanted.append(
+            (cpu.quota_name, cpu.quota_code, hardware.cpu.nodes * cpu.vcpus, f"{hardware.cpu.nodes} × {cpu.name}")
+        )
+        return tuple(
+            f'{what} need {vcpus} vCPUs of the quota "{name}" ({code}) in {self.recipe.access.region}'
+            for name, code, vcpus, what in wanted
+        )
 
     def _gpu_warnings(self, gpu: GpuInstance) -> list[str]:
         recipe = self.recipe
@@ -614,8 +656,6 @@ class _Planner:
             )
         if recipe.hardware.capacity.kind == "spot":
             warnings.append("spot has no list price: the on-demand price stands for it")
-        if recipe.hardware.capacity.kind == "capacity-block":
-            warnings.append("a Capacity Block is paid up front: destroying early saves nothing of it")
         if not recipe.weights.wait:
             warnings.append("weights.wait is false: GPU nodes may idle while the weights download")
         if self._gpu_release() is None:

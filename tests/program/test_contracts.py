@@ -60,7 +60,7 @@ def test_whatever_can_carry_tags_does(each: Run) -> None:
             assert each.plan.tags.items() <= tags.items(), f"{one.type} {one.name} cannot be traced to its stack"
             assert tags.get("Name"), f"{one.type} {one.name} shows without a name in the console"
             checked += 1
-    assert checked > 30, "the list of taggable types came out too short to be true"
+    assert checked > 25, "the list of taggable types came out too short to be true"
 
 
 def test_no_tag_changes_with_time(run: Run) -> None:

@@ -26,6 +26,17 @@ DISAGG: dict[str, Any] = {
         "endpoint_cidrs": ["198.51.100.7/32"],
     },
 }
+MOCKER: dict[str, Any] = {
+    "engine": "mocker",
+    "workers": {
+        "prefill": {"replicas": 6, "tensor_parallel": 1, "cpu": 0.5, "memory_gib": 2},
+        "decode": {"replicas": 2, "tensor_parallel": 1, "cpu": 0.5, "memory_gib": 2},
+    },
+    "engine_tuning": {"context_length": 131072, "block_size": 64},
+    "hardware": {"cpu": {"instance_type": "m7i.xlarge", "nodes": 2}},
+    "serving": {"frontend": {"cpu": 0.5, "memory_gib": 1}},
+}
+"""Changes that make the mocker's twin of DISAGG."""
 AGG_WORKERS = {"worker": {"replicas": 8, "tensor_parallel": 2}}
 
 
@@ -40,7 +51,7 @@ def raw(**changes: Any) -> dict[str, Any]:
         if value is ...:
             target.pop(last, None)
         else:
-            target[last] = value
+            target[last] = copy.deepcopy(value)
     return data
 
 

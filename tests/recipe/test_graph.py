@@ -27,7 +27,7 @@ from recipe.constants import (
 )
 from recipe.graph import Component, Container
 from recipe.plan import Manifest
-from tests.recipe.samples import AGG_WORKERS, gpu_pool, plan
+from tests.recipe.samples import AGG_WORKERS, MOCKER, gpu_pool, plan
 
 CRD = Path(__file__).parents[3] / "shared/reference/crd/nvidia.com_dynamographdeployments.full.2026-08-21.yaml.gz"
 
@@ -37,6 +37,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "agg round-robin": {"mode": "agg", "workers": AGG_WORKERS, "router__mode": "round-robin"},
     "h200": {"hardware__gpu": "h200", "budget__usd_per_hour": 1000},
     "b200": {"hardware__gpu": "b200", "budget__usd_per_hour": 1000},
+    "mocker": MOCKER,
     "privileged": {"serving__kv_transfer__privileged": True},
     "two frontends": {"serving__frontend__replicas": 2, "router__temperature": 0.5, "router__overlap_credit": 2.0},
 }
