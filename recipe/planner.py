@@ -388,7 +388,7 @@ class _Planner:
         cpu_nodes, unplaced = place_on_cpu(recipe, chosen.cpu, cpu_pods(jobs, objects.graph))
         problems += unplaced
         cost = running = make_cost(recipe, chosen.model, chosen.gpu, len(gpu_nodes), chosen.cpu)
-        notes = self._quotas(chosen.gpu, len(gpu_nodes))
+        notes = (*self._quotas(chosen.gpu, len(gpu_nodes)), *self._block())
         if recipe.hardware.paused:
             # All of it was judged as if it ran, so that resuming holds no surprise; only then is the graph taken out.
             cost = make_cost(recipe, chosen.model, chosen.gpu, 0, chosen.cpu)
@@ -626,6 +626,14 @@ class _Planner:
         return (
             f"paused: ${cost.usd_per_hour:.2f} an hour for cluster, CPU nodes, NAT, disks and the cache instead of ${running.usd_per_hour:.2f}. "
             f"Resume: `pulumi config set -s {self.stack} --path recipe.hardware.paused false`, then `pulumi up -s {self.stack}`"
+        )
+
+    def _block(self) -> tuple[str, ...]:
+        if self.recipe.hardware.capacity.kind != "capacity-block":
+            return ()
+        # facts/aws.md §3. Whether now is inside the block needs a clock, which planning has not.
+        return (
+            "a Capacity Block's nodes start when it has begun, and launches fail before; EKS takes them away 40 minutes before it ends",
         )
 
     def _quotas(self, gpu: GpuInstance | None, gpu_nodes: int) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from typer.testing import Result
 from ops import stacks
 from ops.charges import Rates, charges, usd, usd_per_hour
 from ops.exits import BAD_INPUT, FAILED, INTERRUPTED, MISSING, OK
+from ops.planning import planned
 from ops.rehearsal_view import Watcher
 from ops.spans import GPUS_PAID, gpus, spans
 from rehearsal.cloud import rules
@@ -314,6 +315,20 @@ def test_a_rehearsal_goes_up_and_back_to_nothing_and_says_what_it_would_have_cos
     ):
         assert shown in ran.stdout
     assert ran.leftovers() == []
+
+
+@pytest.mark.engine
+def test_a_rehearsal_without_gpus_has_its_minutes_and_no_word_about_idle_ones(start: Start) -> None:
+    ran = start("mocker-cpu")
+    assert ran.exit_code == OK, ran.stdout + ran.stderr
+    data = ran.data
+    assert (data["left"], data["gpus"], data["gpu_idle_minutes"], data["usd_idle"]) == (0, 0, 0, 0)
+    assert data["usd_per_hour"] == pytest.approx(planned("mocker-cpu", []).plan.cost.usd_per_hour, abs=0.01)
+    assert 10 < data["minutes_to_ready"] < 25
+    items = {span["item"]: span for span in data["timeline"] if span["phase"] == "up"}
+    assert not {"GPU nodes", "device plugins", GPUS_PAID} & set(items)
+    assert items["weights"]["end_minutes"] - items["weights"]["start_minutes"] < 1, "17 MB, not 65 GB"
+    assert "GPUs paid for and idle" not in ran.stdout
 
 
 @pytest.mark.engine

@@ -60,6 +60,11 @@ def test_what_is_reserved_has_been_counted_already(capacity: dict[str, Any]) -> 
     assert not any("P instances" in note for note in planned(capacity).notes)
 
 
+def test_a_capacity_block_says_when_its_nodes_come_and_go() -> None:
+    assert any("40 minutes before it ends" in note for note in planned(BLOCK).notes), "the last hour is not all there"
+    assert not any("Capacity Block" in note for note in planned(ODCR).notes)
+
+
 def test_spot_is_refused_for_separate_pools_until_it_is_accepted() -> None:
     assert "accept_interruption: true" in refused(hardware__capacity={"kind": "spot"})["hardware.capacity.kind"].fix
     assert gpu_pool(planned(SPOT)).capacity_type == "SPOT"
