@@ -35,7 +35,9 @@ except RecipeError as error:
     raise pulumi.RunError(str(error)) from None
 for warning in plan.warnings:
     pulumi.log.warn(warning)
-if not pulumi.runtime.is_dry_run():
+for note in plan.notes:
+    pulumi.log.info(note)
+if plan.gpu_pool and not pulumi.runtime.is_dry_run():
     pulumi.log.info(when_gpu_nodes_fail(plan))
 
 access = plan.recipe.access
@@ -87,23 +89,27 @@ caches = Caches("caches", CachesArgs(plan=plan, files=files), in_cluster)
 hf_token = config.require_secret("hfToken") if plan.objects.token_secret else None
 weights = Weights("weights", WeightsArgs(plan=plan, hf_token=hf_token, caches=caches, nodes=cpu), in_cluster)
 platform = Platform("platform", PlatformArgs(plan=plan, identity=identity, nodes=cpu), charts)
-devices = Devices("devices", DevicesArgs(plan=plan, identity=identity, cluster=cluster), charts)
+devices = (
+    [Devices("devices", DevicesArgs(plan=plan, identity=identity, cluster=cluster), charts)] if plan.devices else []
+)
 admission = Admission("admission", AdmissionArgs(plan=plan, namespace=caches.namespace, platform=platform), in_cluster)
 
 # GPUs are the last thing paid for: by now everything that can go wrong for cents has gone right.
-before_gpus = [caches, platform, devices, admission, *([weights] if plan.recipe.weights.wait else [])]
-gpu = GpuPool(
-    "gpu", GpuPoolArgs(plan=plan, identity=identity, network=network, cluster=cluster, wait_for=before_gpus), on_aws
-)
-Serving(
-    "serving",
-    ServingArgs(plan=plan, namespace=caches.namespace, gpu=gpu, wait_for=[weights, *before_gpus]),
-    in_cluster,
-)
-
+before_gpus = [caches, platform, *devices, admission, *([weights] if plan.recipe.weights.wait else [])]
+workers_nodes: GpuPool | CpuPool = cpu
+if plan.gpu_pool:
+    gpu_args = GpuPoolArgs(plan=plan, identity=identity, network=network, cluster=cluster, wait_for=before_gpus)
+    workers_nodes = GpuPool("gpu", gpu_args, on_aws)
 names = plan.names
-pulumi.export("endpoint", f"http://{names.frontend_service}.{names.namespace}:8000/v1")
-pulumi.export("portForward", f"kubectl -n {names.namespace} port-forward service/{names.frontend_service} 8000:8000")
+if not plan.paused:
+    Serving(
+        "serving",
+        ServingArgs(plan=plan, namespace=caches.namespace, nodes=workers_nodes, wait_for=[weights, *before_gpus]),
+        in_cluster,
+    )
+    forward = f"kubectl -n {names.namespace} port-forward service/{names.frontend_service} 8000:8000"
+    pulumi.export("endpoint", f"http://{names.frontend_service}.{names.namespace}:8000/v1")
+    pulumi.export("portForward", forward)
 pulumi.export("kubeconfig", f"aws eks update-kubeconfig --region {access.region} --name {names.cluster}")
 pulumi.export("namespace", names.namespace)
 pulumi.export("graph", names.graph)

@@ -26,7 +26,7 @@ class DevicesArgs:
 
 
 class Devices(pulumi.ComponentResource):
-    """One release per device plugin. Their DaemonSets wait for GPU nodes at no cost."""
+    """One release per device plugin, none without GPUs. Their DaemonSets wait for GPU nodes at no cost."""
 
     def __init__(self, name: str, args: DevicesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("dynamo-recipes:devices:Devices", name, None, opts)

@@ -57,6 +57,8 @@ class CpuPool(pulumi.ComponentResource):
     """CPU nodes and CoreDNS, which needs one of them to become active."""
 
     node_group: aws.eks.NodeGroup
+    generation: pulumi.Output[str]
+    """Another one for every node group that is created, also under the same name."""
 
     def __init__(self, name: str, args: PoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("dynamo-recipes:nodes:CpuPool", name, None, opts)
@@ -104,6 +106,7 @@ class CpuPool(pulumi.ComponentResource):
                 delete_before_replace=True,
             ),
         )
+        self.generation = _generation(self.node_group)
         self.register_outputs({"nodeGroup": self.node_group.node_group_name, "dns": dns.arn})
 
 
@@ -117,6 +120,7 @@ class GpuPool(pulumi.ComponentResource):
     def __init__(self, name: str, args: GpuPoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("dynamo-recipes:nodes:GpuPool", name, None, opts)
         pool, names, tags = args.plan.gpu_pool, args.plan.names, args.plan.tags
+        assert pool is not None, "made only where the plan has GPU nodes"
         fixed = pulumi.ResourceOptions(parent=self, delete_before_replace=True)
         placement = None
         if pool.placement_group:
@@ -172,9 +176,13 @@ class GpuPool(pulumi.ComponentResource):
                 pulumi.ResourceOptions(replacement_trigger=pool.instance_type),
             ),
         )
-        # EKS ends the ARN with an id of its own; the first part of it is enough to tell two apart.
-        self.generation = self.node_group.arn.apply(lambda arn: arn.rsplit("/", 1)[-1][:8])
+        self.generation = _generation(self.node_group)
         self.register_outputs({"nodeGroup": self.node_group.node_group_name, "generation": self.generation})
+
+
+def _generation(group: aws.eks.NodeGroup) -> pulumi.Output[str]:
+    # EKS ends the ARN with an id of its own; the first part of it is enough to tell two apart.
+    return group.arn.apply(lambda arn: arn.rsplit("/", 1)[-1][:8])
 
 
 def _group_options(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pulumi
 
 from components._objects import create, create_job, fill
-from components.nodes import GpuPool
+from components.nodes import CpuPool, GpuPool
 from recipe.plan import Late, Manifest, Plan
 
 
@@ -22,9 +22,10 @@ class ServingArgs:
 
     plan: Plan
     namespace: pulumi.Resource
-    gpu: GpuPool
+    nodes: GpuPool | CpuPool
+    """Where the workers run: on GPU nodes where the plan has any."""
     wait_for: Sequence[pulumi.Resource]
-    """Besides the GPU nodes: devices, platform, caches, weights: without any of them the graph could never become ready."""
+    """Besides the nodes: devices, platform, caches, weights: without any of them the graph could never become ready."""
 
 
 class Serving(pulumi.ComponentResource):
@@ -42,7 +43,7 @@ class Serving(pulumi.ComponentResource):
             objects.graph,
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[args.gpu, *args.wait_for, *configs],
+                depends_on=[args.nodes, *args.wait_for, *configs],
                 # The operator refuses to change these; everything else rolls out in place (facts/dynamo.md §1.3).
                 replacement_trigger=immutable_part(objects.graph),
             ),
@@ -57,12 +58,12 @@ class Serving(pulumi.ComponentResource):
         config = create(f"{name}-config", objects.readiness_config, inside)
         ready = create_job(
             f"{name}-ready",
-            fill(objects.readiness_job, {Late.GPU_NODES: args.gpu.generation}),
+            fill(objects.readiness_job, dict.fromkeys((Late.GPU_NODES, Late.CPU_NODES), args.nodes.generation)),
             pulumi.ResourceOptions(
                 parent=self,
                 depends_on=[graph, account, binding, config],
                 # Its name says when the graph is another one; other nodes have to prove themselves as well.
-                replacement_trigger=args.plan.gpu_pool.model_dump(mode="json"),
+                replacement_trigger=(args.plan.gpu_pool or args.plan.cpu_pool).model_dump(mode="json"),
             ),
         )
         self.register_outputs({"graph": objects.graph["metadata"]["name"], "ready": ready.id})

@@ -42,9 +42,15 @@ class Rates:
 
     @classmethod
     def of(cls, plan: Plan) -> Rates:
-        gpu = catalogue.gpu_instance(plan.gpu_pool.instance_type)
         disk = _usd(catalogue.price("ebs-gp3/gb-month")) / HOURS_PER_MONTH
-        stored = plan.model.weight_bytes / 1e9 * _usd(catalogue.price("efs/storage-gb-month")) / HOURS_PER_MONTH
+        stored = plan.model.cached_bytes / 1e9 * _usd(catalogue.price("efs/storage-gb-month")) / HOURS_PER_MONTH
+        nodes = {
+            plan.cpu_pool.instance_type: _usd(catalogue.price(plan.cpu_pool.instance_type))
+            + disk * plan.cpu_pool.disk_gib
+        }
+        if plan.gpu_pool:
+            gpu = catalogue.gpu_instance(plan.gpu_pool.instance_type)
+            nodes[gpu.name] = _usd(gpu_price(plan.recipe, gpu)) + disk * plan.gpu_pool.disk_gib
         return cls(
             by_type={
                 rules.CLUSTER: _usd(catalogue.price("eks/standard")),
@@ -52,11 +58,7 @@ class Rates:
                 rules.EIP: _usd(catalogue.price("ipv4/hour")),
                 rules.FILE_SYSTEM: stored,
             },
-            by_instance={
-                gpu.name: _usd(gpu_price(plan.recipe, gpu)) + disk * plan.gpu_pool.disk_gib,
-                plan.cpu_pool.instance_type: _usd(catalogue.price(plan.cpu_pool.instance_type))
-                + disk * plan.cpu_pool.disk_gib,
-            },
+            by_instance=nodes,
         )
 
 

@@ -116,16 +116,10 @@ def _is_ours(path: Path) -> bool:
 
 def _named(objects: Objects) -> list[tuple[str, dict[str, Any]]]:
     """Each object with the name of its place in `Objects`, in the order of `Objects.all()`."""
-    named: list[tuple[str, dict[str, Any]]] = []
-    for field in type(objects).model_fields:
-        value = getattr(objects, field)
-        if value is None:
-            continue
-        if "kind" in value:
-            named.append((field.replace("_", "-"), value))
-        else:
-            named += [(f"{_SINGULAR[field]}-{key}", manifest) for key, manifest in value.items()]
-    return named
+    return [
+        (f"{_SINGULAR[field]}-{key}" if key else field.replace("_", "-"), manifest)
+        for field, key, manifest in objects.created()
+    ]
 
 
 def _reference(chart: ChartPlan) -> dict[str, Any]:

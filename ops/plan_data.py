@@ -45,10 +45,11 @@ def as_data(plan: Plan, fixes: dict[str, str], today: date) -> dict[str, Any]:
         "router": plan.recipe.router.mode,
         "region": plan.recipe.access.region,
         "zone_id": plan.network.nodes.zone_id,
-        "instance_type": gpu.instance_type,
+        "instance_type": gpu.instance_type if gpu else None,
         "capacity": plan.recipe.hardware.capacity.kind,
-        "gpu_nodes": gpu.count,
+        "gpu_nodes": gpu.count if gpu else 0,
         "gpus": plan.gpus,
+        "paused": plan.paused,
         "efa_per_node": efa_per_node(plan),
         "usd_per_hour": cost.usd_per_hour,
         "usd_once": cost.usd_once,
@@ -58,7 +59,7 @@ def as_data(plan: Plan, fixes: dict[str, str], today: date) -> dict[str, Any]:
         "images": plan.images,
         "model": plan.model.model_dump(mode="json"),
         "versions": plan.versions,
-        "gpu_pool": _pool(gpu) | {"nics": [nic.model_dump(mode="json") for nic in gpu.nics]},
+        "gpu_pool": _pool(gpu) | {"nics": [nic.model_dump(mode="json") for nic in gpu.nics]} if gpu else None,
         "cpu_pool": _pool(plan.cpu_pool),
         "placement": plan.placement.model_dump(mode="json"),
         "storage": plan.storage.model_dump(mode="json"),
@@ -69,13 +70,14 @@ def as_data(plan: Plan, fixes: dict[str, str], today: date) -> dict[str, Any]:
         "names": plan.names.model_dump(mode="json"),
         "tags": plan.tags,
         "warnings": list(warnings(plan, today)),
+        "notes": list(plan.notes),
         "placeholders": [{"path": path, "command": fixes.get(path, "")} for path in plan.placeholders],
     }
 
 
 def efa_per_node(plan: Plan) -> int:
-    """EFA devices of one GPU node, used or not."""
-    return sum(nic.type != "interface" for nic in plan.gpu_pool.nics)
+    """EFA devices of one GPU node, used or not; 0 without GPU nodes."""
+    return sum(nic.type != "interface" for nic in plan.gpu_pool.nics) if plan.gpu_pool else 0
 
 
 def _pool(pool: NodePool) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rich.text import Text
 from ops.plan_data import efa_per_node
 from ops.resources import rooms
 from recipe.config import Role
-from recipe.plan import CostLine, Plan
+from recipe.plan import CostLine, GpuPool, Plan
 
 STYLES: Final[dict[Role, str]] = {"worker": "green", "prefill": "cyan", "decode": "magenta"}
 _BAR: Final = 20
@@ -46,9 +46,10 @@ def render(plan: Plan, fixes: dict[str, str], warnings: Sequence[str]) -> Render
 
 def _sections(plan: Plan, fixes: dict[str, str], warnings: Sequence[str]) -> Iterator[RenderableType]:
     yield _head(plan)
-    yield from _section("Workers", _workers(plan))
-    yield from _section("GPU nodes", *_gpu_nodes(plan))
-    yield from _section("GPU memory, GiB per GPU", _gpu_memory(plan))
+    yield from _section("Workers, when resumed" if plan.paused else "Workers", _workers(plan))
+    if plan.gpu_pool:
+        yield from _section("GPU nodes", *_gpu_nodes(plan, plan.gpu_pool))
+        yield from _section("GPU memory, GiB per GPU", _gpu_memory(plan))
     yield from _section("CPU nodes: requests of what the kubelet leaves", _cpu_nodes(plan))
     yield from _section("Caches, on EFS", _caches(plan))
     yield from _section("Cost", *_cost(plan))
@@ -57,6 +58,8 @@ def _sections(plan: Plan, fixes: dict[str, str], warnings: Sequence[str]) -> Ite
         yield from _section(
             "Placeholders: `pulumi preview` and `up` stop until you set them", *_placeholders(plan, fixes)
         )
+    if plan.notes:
+        yield from _section("Good to know", *(Text(note) for note in plan.notes))
     shown = [warning for warning in warnings if not warning.endswith("is a documentation placeholder")]
     if shown:
         yield from _section("Warnings", *(Text(f"! {warning}", style="yellow") for warning in shown))
@@ -85,17 +88,13 @@ def _facts(rows: Sequence[tuple[str, str]]) -> Table:
 
 
 def _head(plan: Plan) -> RenderableType:
-    recipe, gpu = plan.recipe, plan.gpu_pool
+    recipe = plan.recipe
     zone = plan.network.nodes.zone_id
-    efa = efa_per_node(plan)
     pools = " + ".join(f"{pool.replicas} {pool.role}" for pool in plan.workers)
     rows = [
-        ("model", f"{plan.model.id} at {plan.model.revision}, {plan.model.weight_bytes / 1e9:.1f} GB"),
+        ("model", f"{plan.model.id} at {plan.model.revision}, {_cached(plan)}"),
         ("serving", f"{recipe.engine}, {recipe.mode}: {pools}; {recipe.router.mode} router"),
-        (
-            "GPU nodes",
-            f"{gpu.count} × {gpu.instance_type} ({recipe.hardware.capacity.kind}), {plan.gpus} GPUs used, {len(gpu.nics)} NICs of which {efa} EFA per node",
-        ),
+        ("GPU nodes", _gpu_pool(plan)),
         ("CPU nodes", f"{plan.cpu_pool.count} × {plan.cpu_pool.instance_type}"),
         ("where", f"{recipe.access.region}, zone {zone}; control plane also in {plan.network.control_plane.zone_id}"),
         ("versions", ", ".join(f"{name} {version}" for name, version in plan.versions.items())),
@@ -106,6 +105,26 @@ def _head(plan: Plan) -> RenderableType:
             style="bold",
         ),
         _facts(rows),
+    )
+
+
+def _cached(plan: Plan) -> str:
+    model = plan.model
+    if model.cached_bytes < model.weight_bytes:
+        return f"tokenizer and configuration only, {model.cached_bytes / 1e6:.0f} MB"
+    return f"{model.cached_bytes / 1e9:.1f} GB"
+
+
+def _gpu_pool(plan: Plan) -> str:
+    gpu = plan.gpu_pool
+    if gpu is None and plan.paused:
+        return "none: paused"
+    if gpu is None:
+        return f"none: engine {plan.recipe.engine} runs on the CPU nodes"
+    kind = plan.recipe.hardware.capacity.kind
+    return (
+        f"{gpu.count} × {gpu.instance_type} ({kind}), {plan.gpus} GPUs used, "
+        f"{len(gpu.nics)} NICs of which {efa_per_node(plan)} EFA per node"
     )
 
 
@@ -129,9 +148,9 @@ def _workers(plan: Plan) -> Table:
     return table
 
 
-def _gpu_nodes(plan: Plan) -> Iterator[RenderableType]:
-    size = {pool.role: pool.gpus for pool in plan.workers}
-    total, efa = _gpus_per_node(plan), efa_per_node(plan)
+def _gpu_nodes(plan: Plan, pool: GpuPool) -> Iterator[RenderableType]:
+    size = {worker.role: worker.gpus for worker in plan.workers}
+    total, efa = _gpus_per_node(pool), efa_per_node(plan)
     for node in plan.placement.gpu_nodes:
         boxes = [(role, size[role]) for role, count in node.workers.items() for _ in range(count)]
         yield Group(
@@ -145,11 +164,11 @@ def _gpu_nodes(plan: Plan) -> Iterator[RenderableType]:
     yield Text(f"one cell per GPU, one box per worker: {letters}", style="dim")
 
 
-def _gpus_per_node(plan: Plan) -> int:
+def _gpus_per_node(pool: GpuPool) -> int:
     """From the device plugin's point of view: what one node of the pool offers."""
     from recipe import catalogue
 
-    return catalogue.gpu_instance(plan.gpu_pool.instance_type).gpus
+    return catalogue.gpu_instance(pool.instance_type).gpus
 
 
 def _boxes(workers: Sequence[tuple[Role, int]], free: int, label: str) -> Iterator[Text]:
@@ -245,7 +264,8 @@ def summary(plans: Sequence[Plan]) -> Table:
         "stack", "model", "serving", "GPU nodes", "GPUs", "$/h", "$ for its TTL", right=("GPUs", "$/h", "$ for its TTL")
     )
     for plan in plans:
-        nodes = f"{plan.gpu_pool.count} × {plan.gpu_pool.instance_type}"
+        none = "none: paused" if plan.paused else "none"
+        nodes = f"{plan.gpu_pool.count} × {plan.gpu_pool.instance_type}" if plan.gpu_pool else none
         money = (f"{plan.cost.usd_per_hour:,.2f}", f"{plan.cost.usd_for_ttl:,.2f}")
         table.add_row(
             plan.stack, plan.model.id, f"{plan.recipe.engine} {plan.recipe.mode}", nodes, str(plan.gpus), *money

@@ -144,9 +144,8 @@ def _report(outcome: Rehearsal) -> Iterator[RenderableType]:
         yield _title("What existed after up (simulated)")
         yield _existed(outcome.existed)
         rate = usd_per_hour(spent, outcome.up_end)
-        yield Text(
-            f"{outcome.running_gpus()} GPUs run (planned: {plan.gpu_pool.count} × {plan.gpu_pool.instance_type}), ${rate:.2f} an hour"
-        )
+        planned = f"{plan.gpu_pool.count} × {plan.gpu_pool.instance_type}" if plan.gpu_pool else "none"
+        yield Text(f"{outcome.running_gpus()} GPUs run (planned: {planned}), ${rate:.2f} an hour")
     all_spans = outcome.spans()
     phases: tuple[Phase, ...] = ("up", "destroy")
     for phase in phases:
@@ -236,13 +235,14 @@ def _figures(outcome: Rehearsal, spent: float) -> Table:
         rows.append(
             ("first token", f"minute {found.minutes_to_ready:.1f}: the model is listed and one completion came back")
         )
-    nodes = f"{found.idle_node_minutes:.1f} node minutes = {found.idle_gpu_minutes:.0f} GPU minutes, ${outcome.usd_idle():.2f}"
-    rows.append(
-        (
-            "GPUs paid for and idle",
-            f"{nodes}; before the first token {found.idle_before_ready_node_minutes:.1f} node minutes",
+    if outcome.plan.gpu_pool:
+        nodes = f"{found.idle_node_minutes:.1f} node minutes = {found.idle_gpu_minutes:.0f} GPU minutes, ${outcome.usd_idle():.2f}"
+        rows.append(
+            (
+                "GPUs paid for and idle",
+                f"{nodes}; before the first token {found.idle_before_ready_node_minutes:.1f} node minutes",
+            )
         )
-    )
     if found.gone_after_minutes is not None:
         rows.append(("GPUs gone", f"minute {found.gone_after_minutes:.1f} of destroy"))
     if outcome.destroyed:

@@ -86,6 +86,8 @@ class Rehearsal:
 
     def usd_idle(self) -> float:
         """The GPU nodes' price for their idle time."""
+        if self.plan.gpu_pool is None:
+            return 0.0
         return self.gpus().idle_node_minutes / 60 * self.rates.by_instance[self.plan.gpu_pool.instance_type]
 
     def as_data(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Room:
 
 
 def rooms(plan: Plan) -> tuple[Room, ...]:
-    """The rooms in their order of creation."""
+    """The rooms in their order of creation; one in which nothing is made is left out."""
     claims = len(plan.storage.claims)
     network = {
         "Vpc": 1, "InternetGateway": 1, "Subnet": 3, "Eip": 1, "NatGateway": 1, "RouteTable": 2, "Route": 2,
@@ -41,11 +41,16 @@ def rooms(plan: Plan) -> tuple[Room, ...]:
     caches = {"Namespace": 1, "StorageClass": 1, "PersistentVolume": claims, "PersistentVolumeClaim": claims}
     weights = {"Secret": int(plan.objects.token_secret is not None), "ConfigMap": 1, "Job": 1}
     job = {"ServiceAccount": 1, "Role": 1, "RoleBinding": 1, "ConfigMap": 1, "Job": 1}
-    gpu = {"PlacementGroup": int(plan.gpu_pool.placement_group), "LaunchTemplate": 1, "NodeGroup": 1}
-    serving = {"DynamoGraphDeployment": 1, **job, "ConfigMap": 1 + len(plan.objects.graph_config)}
+    gpu: dict[str, int] = {}
+    if plan.gpu_pool:
+        gpu = {"PlacementGroup": int(plan.gpu_pool.placement_group), "LaunchTemplate": 1, "NodeGroup": 1}
+    serving: dict[str, int] = {}
+    if not plan.paused:
+        serving = {"DynamoGraphDeployment": 1, **job, "ConfigMap": 1 + len(plan.objects.graph_config)}
     wait = "when the platform is ready and the API server has accepted the graph"
     if plan.recipe.weights.wait:
         wait = "when the weights are on disk, the platform is ready and the API server has accepted the graph"
+    ready = "the GPU nodes are there" if plan.gpu_pool else wait.removeprefix("when ")
     found = (
         Room("network", network, "first: nodes reach AWS through it, and it outlives them"),
         Room("cluster", cluster, "after the network; logs into a group made before it"),
@@ -57,8 +62,10 @@ def rooms(plan: Plan) -> tuple[Room, ...]:
         Room("devices", {"Release": len(plan.devices)}, "before the GPU nodes, on which their pods will run"),
         Room("admission", job, "after the platform: the API server judges the graph in a dry run"),
         Room("gpu", gpu, f"last of what is paid by the hour: {wait}"),
-        Room("serving", serving, "when the GPU nodes are there; ends when one completion came back"),
+        Room("serving", serving, f"when {ready}; ends when one completion came back"),
     )
     return tuple(
-        Room(room.name, {kind: count for kind, count in room.kinds.items() if count}, room.why_here) for room in found
+        Room(room.name, {kind: count for kind, count in room.kinds.items() if count}, room.why_here)
+        for room in found
+        if any(room.kinds.values())
     )

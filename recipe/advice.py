@@ -12,6 +12,7 @@ def when_gpu_nodes_fail(plan: Plan) -> str:
     (docs/decisions, 23).
     """
     pool, access = plan.gpu_pool, plan.recipe.access
+    assert pool is not None, "asked of a plan with GPU nodes only"
     usd = sum(line.usd_per_hour for line in plan.cost.lines if line.what.startswith("GPU nodes"))
     price = f"${usd:.2f} an hour" if usd else "a price the catalogue does not know"
     look = (

@@ -104,7 +104,7 @@ Revision = Annotated[
 Parallelism = Literal[1, 2, 4, 8]
 
 GpuKind = Literal["h100", "h200", "b200"]
-EngineName = Literal["vllm", "trtllm"]
+EngineName = Literal["vllm", "trtllm", "mocker"]
 Mode = Literal["agg", "disagg"]
 Role = Literal["worker", "prefill", "decode"]
 RouterMode = Literal["kv", "round-robin"]
@@ -156,10 +156,10 @@ class WorkerPool(Frozen):
     """GPUs a worker's experts are spread over (MoE only); divides tensor_parallel."""
     tuning: Tuning = Tuning()
     """Overrides `engine_tuning` for this role."""
-    cpu: Annotated[int, Field(ge=1, le=128)] = 16
-    """CPUs requested per worker. No limit is set: throttling a worker idles its GPUs."""
-    memory_gib: Annotated[int, Field(ge=32, le=1900)] = 320
-    """Memory request and limit of a worker, shared memory included. EFA wants at least 128 where all 32 devices are visible."""
+    cpu: Annotated[float, Field(ge=0.1, le=128)] = 16
+    """CPUs requested per worker. No limit is set: throttling a worker idles its GPUs. Engine mocker: a fraction is enough."""
+    memory_gib: Annotated[int, Field(ge=1, le=1900)] = 320
+    """Memory request and limit of a worker, shared memory included. EFA wants at least 128 where all 32 devices are visible. Engine mocker: 1 or 2."""
     shared_memory_gib: Annotated[int, Field(ge=1, le=512)] = 80
     """/dev/shm of a worker (upstream: 80 GiB with NIXL)."""
 
@@ -180,7 +180,7 @@ class Frontend(Frozen):
 
     replicas: Annotated[int, Field(ge=1, le=8)] = 1
     """Frontends. With the kv router each follows the cache events by itself."""
-    cpu: Annotated[int, Field(ge=1, le=64)] = 8
+    cpu: Annotated[float, Field(ge=0.1, le=64)] = 8
     """CPUs, request and limit (upstream: 8)."""
     memory_gib: Annotated[int, Field(ge=1, le=256)] = 16
     """Memory, request and limit."""
@@ -243,8 +243,8 @@ class CpuPool(Frozen):
 class Hardware(Frozen):
     """GPUs, how they are obtained, and the CPU nodes beside them."""
 
-    gpu: GpuKind
-    """h100 (p5), h200 (p5en, p5e) or b200 (p6-b200): instance type, NICs, EFA per worker and memory follow."""
+    gpu: GpuKind | None = None
+    """h100 (p5), h200 (p5en, p5e) or b200 (p6-b200): instance type, NICs, EFA per worker and memory follow. Unset for engine mocker only."""
     instance_type: str | None = None
     """An EC2 type of the catalogue with that GPU, where there is a choice (h200: p5en.48xlarge unless set)."""
     capacity: Capacity = OnDemand()
@@ -257,6 +257,9 @@ class Hardware(Frozen):
     """EKS AMI release of the GPU nodes, like 1.35.0-20261101. Unset: the catalogue's, so that nodes do not change by themselves."""
     root_disk_gib: Annotated[int, Field(ge=100, le=2000)] = 200
     """Root volume of GPU nodes (gp3, encrypted). Images and logs go to the instance store, not here."""
+    paused: bool = False
+    """True: no GPU nodes and no graph, so nothing serves and no GPU is paid for. Cluster, CPU nodes, weights, platform and caches stay; false again
+    and one `pulumi up` resumes. GPU capacity is given back: nobody promises that it is there to resume with."""
     create_timeout_minutes: Annotated[int, Field(ge=10, le=240)] = 60
     """How long `pulumi up` waits for the GPU node group. When it ends, AWS may still deliver: the message says what to do."""
     cpu: CpuPool = CpuPool()
@@ -285,8 +288,9 @@ class Weights(Frozen):
     """Commit on Hugging Face. Unset: the catalogue's. A name like main is refused: it moves."""
     wait: bool = True
     """GPU nodes start only when the weights are on disk and verified. False overlaps both: faster, but the GPUs idle meanwhile."""
-    memory_gib: Annotated[int, Field(ge=12, le=512)] = 64
-    """Memory of the download Job. From 64 on it uses the fast mode (up to 64 GB of buffers); below, buffers are capped at 8 GB."""
+    memory_gib: Annotated[int, Field(ge=1, le=512)] | None = None
+    """Memory of the download Job. From 64 on it uses the fast mode (up to 64 GB of buffers); below, buffers are capped at 8 GB. Unset: 64, and 1
+    where only tokenizer and configuration are fetched (engine mocker)."""
     timeout_minutes: Annotated[int, Field(ge=5, le=720)] = 60
     """Deadline of the Job, all attempts together. A repeated run resumes what is there."""
     token: bool = False

@@ -19,7 +19,8 @@ class RenderContext:
     labels: dict[str, str]
     """On every object and every pod."""
     model: Model
-    gpu: GpuInstance
+    gpu: GpuInstance | None
+    """None for an engine without GPUs."""
     revision: str
     snapshot_path: str
     versions: DynamoVersions

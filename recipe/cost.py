@@ -12,6 +12,8 @@ from recipe.plan import Cost, CostLine
 HOURS_PER_MONTH: Final = 730
 IMAGE_GB: Final = 15
 """Compressed size of an engine image, pulled once by each GPU node. An assumption (facts/durations.md: 10–20 GB)."""
+MOCKER_IMAGE_GB: Final = 2
+"""The same of `dynamo-planner`, pulled by each CPU node. An assumption: what it installs is 2.1 GB unpacked (facts/simulation.md §2.1)."""
 _GB: Final = 10**9
 
 
@@ -24,14 +26,20 @@ def gpu_price(recipe: Recipe, instance: GpuInstance) -> catalogue.Price | None:
     return catalogue.price(name)
 
 
-def make_cost(recipe: Recipe, model: Model, gpu: GpuInstance, gpu_nodes: int, cpu: CpuInstance) -> Cost:
-    """All positions. A price that is not known counts as 0; the planner warns about it."""
-    weights_gb = model.weight_bytes / _GB
-    replicas = sum(pool.replicas for pool in recipe.workers.values())
+def cached_bytes(model: Model, gpu: GpuInstance | None) -> int:
+    """What the model cache holds: the weights (tokenizer and configuration are lost in them), or without GPUs only the rest."""
+    return model.configuration_bytes if gpu is None else model.weight_bytes
+
+
+def make_cost(recipe: Recipe, model: Model, gpu: GpuInstance | None, gpu_nodes: int, cpu: CpuInstance) -> Cost:
+    """All positions; `gpu` None: an engine without GPUs, `gpu_nodes` 0: paused. A price that is not known counts as 0; the planner warns about it."""
+    weights_gb = cached_bytes(model, gpu) / _GB
+    replicas = sum(pool.replicas for pool in recipe.workers.values()) if gpu_nodes or gpu is None else 0
     disks_gib = gpu_nodes * recipe.hardware.root_disk_gib + recipe.hardware.cpu.nodes * recipe.hardware.cpu.disk_gib
-    through_nat = weights_gb + gpu_nodes * IMAGE_GB
+    images_gb = recipe.hardware.cpu.nodes * MOCKER_IMAGE_GB if gpu is None else gpu_nodes * IMAGE_GB
+    through_nat = weights_gb + images_gb
     hourly = [
-        _hourly(f"GPU nodes, {gpu.name}", gpu_nodes, gpu_price(recipe, gpu)),
+        *([_hourly(f"GPU nodes, {gpu.name}", gpu_nodes, gpu_price(recipe, gpu))] if gpu and gpu_nodes else []),
         _hourly(f"CPU nodes, {cpu.name}", recipe.hardware.cpu.nodes, catalogue.price(cpu.name)),
         _hourly("EKS control plane", 1, catalogue.price("eks/standard")),
         _hourly("NAT gateway", 1, catalogue.price("nat/hour")),

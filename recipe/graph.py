@@ -110,7 +110,8 @@ class Component(Wire):
 
 
 class GraphSpec(Wire):
-    backend_framework: Literal["vllm", "trtllm"]
+    backend_framework: Literal["vllm", "trtllm"] | None
+    """None for an engine that the CRD's enum does not know."""
     components: Annotated[tuple[Component, ...], Field(min_length=2, max_length=25)]
 
 
@@ -123,6 +124,8 @@ class Graph(Wire):
 
 def make_graph(context: RenderContext) -> Graph:
     """The graph of a stack: the frontend, and one component per role."""
+    engine = engine_for(context.recipe.engine)[0]
+    assert engine is not None, f"the planner refuses engine {context.recipe.engine} before it renders anything"
     return Graph(
         metadata=Metadata(
             name=context.names.graph,
@@ -132,7 +135,7 @@ def make_graph(context: RenderContext) -> Graph:
             annotations={"pulumi.com/deletionPropagationPolicy": "background"},
         ),
         spec=GraphSpec(
-            backend_framework=context.recipe.engine,
+            backend_framework=engine.framework,
             components=(_frontend(context), *(_worker(context, plan) for plan in context.workers)),
         ),
     )
@@ -144,7 +147,7 @@ def make_graph(context: RenderContext) -> Graph:
 def _frontend(context: RenderContext) -> Component:
     frontend = context.recipe.serving.frontend
     # Requests are limits: a throttled router adds latency to every request, and the CPU pool was sized for exactly this.
-    size = {"cpu": str(frontend.cpu), "memory": f"{frontend.memory_gib}Gi"}
+    size = {"cpu": _cpus(frontend.cpu), "memory": f"{frontend.memory_gib}Gi"}
     container = Container(
         image=context.versions.frontend_image,
         command=("python3", "-m", "dynamo.frontend"),
@@ -208,12 +211,13 @@ def _worker(context: RenderContext, plan: WorkerPlan) -> Component:
     engine = engine_for(recipe.engine)[0]
     assert engine is not None, f"the planner refuses engine {recipe.engine} before it renders anything"
     bundle = kv_transfer(recipe, plan.role, context.gpu)
+    caches = (context.claim("compilation"),) if engine.on_gpus else ()
     worker = EngineWorker(
         recipe=recipe,
         role=plan.role,
         model=context.model,
         snapshot_path=context.snapshot_path,
-        cache_path=f"{context.claim('compilation').mount}/{compilation_key(context, plan)}",
+        cache_path=f"{context.claim('compilation').mount}/{compilation_key(context, plan)}" if engine.on_gpus else "",
         kv_transfer=bundle,
     )
     container = Container(
@@ -222,21 +226,21 @@ def _worker(context: RenderContext, plan: WorkerPlan) -> Component:
         args=engine.args(worker),
         env=_env(OFFLINE | _CANARY_OFF | engine.env(worker) | (bundle.env if bundle else {})),
         resources=_worker_resources(context, plan, bundle),
-        volume_mounts=(_mount(context.claim("model"), read_only=True), _mount(context.claim("compilation"))),
+        volume_mounts=(_mount(context.claim("model"), read_only=True), *(_mount(claim) for claim in caches)),
         security_context=bundle.security_context if bundle else None,
     )
     return Component(
         name=plan.component,
         type=plan.role,
         replicas=plan.replicas,
-        shared_memory_size=f"{pool.shared_memory_gib}Gi",
+        shared_memory_size=f"{pool.shared_memory_gib}Gi" if engine.on_gpus else None,
         pod_template=PodTemplate(
             metadata=Metadata(labels=context.labels),
             spec=PodSpec(
                 containers=(container,),
-                volumes=(_volume(context.claim("model"), read_only=True), _volume(context.claim("compilation"))),
-                node_selector={POOL_LABEL: context.names.prefix},
-                tolerations=(GPU_TOLERATION,),
+                volumes=(_volume(context.claim("model"), read_only=True), *(_volume(claim) for claim in caches)),
+                node_selector={POOL_LABEL: context.names.prefix if engine.on_gpus else CPU_POOL},
+                tolerations=(GPU_TOLERATION,) if engine.on_gpus else None,
                 affinity=_affinity(context, plan.role, bundle),
             ),
         ),
@@ -245,10 +249,13 @@ def _worker(context: RenderContext, plan: WorkerPlan) -> Component:
 
 def _worker_resources(context: RenderContext, plan: WorkerPlan, bundle: KvTransferBundle | None) -> Resources:
     pool = context.recipe.workers[plan.role]
+    memory = {"memory": f"{pool.memory_gib}Gi"}
+    if context.gpu is None:
+        return Resources(requests={"cpu": _cpus(pool.cpu), **memory}, limits=memory)
     # Extended resources and memory: request = limit. Where a GPU request differs from its limit, admission says nothing and
     # the Deployment never appears (facts/dynamo.md, "Observed"). No CPU limit: throttling a worker idles its GPUs.
-    exact = {GPU_RESOURCE: str(plan.gpus), "memory": f"{pool.memory_gib}Gi", **(bundle.resources if bundle else {})}
-    return Resources(requests={"cpu": str(pool.cpu), "ephemeral-storage": EPHEMERAL_STORAGE, **exact}, limits=exact)
+    exact = {GPU_RESOURCE: str(plan.gpus), **memory, **(bundle.resources if bundle else {})}
+    return Resources(requests={"cpu": _cpus(pool.cpu), "ephemeral-storage": EPHEMERAL_STORAGE, **exact}, limits=exact)
 
 
 def compilation_key(context: RenderContext, plan: WorkerPlan) -> str:
@@ -257,6 +264,7 @@ def compilation_key(context: RenderContext, plan: WorkerPlan) -> str:
     The CRD's `compilationCache` is not used: the operator then sets VLLM_CACHE_ROOT to the root of the claim, after our own
     value (backend_vllm.go@003d1ee), and every version and GPU type would share one directory.
     """
+    assert context.gpu is not None, "without GPUs nothing is compiled"
     version = plan.image.rpartition(":")[2]
     return f"{context.recipe.engine}-{version}/{context.gpu.gpu}-tp{plan.tensor_parallel}-{context.model.weight_dtype}"
 
@@ -289,6 +297,11 @@ def _near(context: RenderContext, components: list[str]) -> Manifest:
 
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _cpus(cpus: float) -> str:
+    """As Kubernetes itself writes it: `8`, `500m`."""
+    return str(int(cpus)) if float(cpus).is_integer() else f"{round(cpus * 1000)}m"
 
 
 def _env(values: dict[str, str]) -> tuple[EnvVar, ...]:

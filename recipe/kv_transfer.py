@@ -66,9 +66,9 @@ class KvTransferBundle(Frozen):
         return {"requiredDuringSchedulingIgnoredDuringExecution": [term]}
 
 
-def kv_transfer(recipe: Recipe, role: Role, instance: GpuInstance) -> KvTransferBundle | None:
-    """The bundle of `role`'s workers on `instance`; None where one worker does both and nothing is transferred."""
-    if recipe.mode == "agg":
+def kv_transfer(recipe: Recipe, role: Role, instance: GpuInstance | None) -> KvTransferBundle | None:
+    """The bundle of `role`'s workers on `instance`; None where nothing is transferred: one worker does both, or only pretends to."""
+    if recipe.mode == "agg" or instance is None:
         return None
     config = {
         "kv_connector": "NixlConnector",

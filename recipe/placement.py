@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from recipe.catalogue import GIB, CpuInstance, GpuInstance, Model
 from recipe.config import Recipe, Role
-from recipe.constants import JOB_LABEL
+from recipe.constants import CPU_POOL, JOB_LABEL, POOL_LABEL
 from recipe.errors import Problem
 from recipe.plan import CpuUse, GpuMemory, Manifest, NodePlacement
 
@@ -169,7 +169,7 @@ def _fill(
     )
     for role in queue:
         pool = recipe.workers[role]
-        need = (pool.tensor_parallel, efa[role], pool.cpu * 1000, pool.memory_gib * 1024, 1)
+        need = (pool.tensor_parallel, efa[role], round(pool.cpu * 1000), pool.memory_gib * 1024, 1)
         free = [node for node in nodes if all(have >= want for have, want in zip(_free(node), need, strict=True))]
         if not free:
             waiting[role] = waiting.get(role, 0) + 1
@@ -234,7 +234,7 @@ def _no_room(recipe: Recipe, instance: GpuInstance, role: Role, count: int) -> P
     per_node = instance.gpus // pool.tensor_parallel
     reason = (
         f"{per_node} workers share a {instance.name} with {room.cpu_millis // 1000} CPUs and {room.memory_mib // 1024} GiB allocatable; "
-        f"with cpu: {pool.cpu} and memory_gib: {pool.memory_gib} the {count} nodes that their GPUs need are too few"
+        f"with cpu: {pool.cpu:g} and memory_gib: {pool.memory_gib} the {count} nodes that their GPUs need are too few"
     )
     fix = f"cpu at most {room.cpu_millis // 1000 // per_node} and memory_gib at most {room.memory_mib // 1024 // per_node}"
     return Problem(f"workers.{role}", pool.replicas, reason, fix)
@@ -244,25 +244,33 @@ def _no_room(recipe: Recipe, instance: GpuInstance, role: Role, count: int) -> P
 
 
 def pod_of(name: str, pod_spec: dict[str, Any]) -> Pod:
-    """Requests of a pod as the scheduler adds them up (limits where a request is missing)."""
-    cpu = memory = 0.0
-    for container in pod_spec["containers"]:
+    """Requests of a pod as the scheduler counts them: all containers together, or its largest init container (limits where
+    a request is missing)."""
+
+    def of(container: dict[str, Any], resource: str) -> float:
         resources = container.get("resources", {})
-        asked = {**resources.get("limits", {}), **resources.get("requests", {})}
-        cpu += quantity(asked.get("cpu", 0))
-        memory += quantity(asked.get("memory", 0))
+        return quantity({**resources.get("limits", {}), **resources.get("requests", {})}.get(resource, 0))
+
+    cpu, memory = (
+        max(
+            sum(of(container, resource) for container in pod_spec["containers"]),
+            *(of(container, resource) for container in pod_spec.get("initContainers", ())),
+            0.0,
+        )
+        for resource in ("cpu", "memory")
+    )
     return Pod(name, math.ceil(cpu * 1000), math.ceil(memory / 2**20))
 
 
-def cpu_pods(jobs: Iterable[Manifest], graph: Manifest) -> list[Pod]:
+def cpu_pods(jobs: Iterable[Manifest], graph: Manifest | None = None) -> list[Pod]:
     """Every pod the CPU pool must hold: ours from their manifests, the platform's and the add-ons' from the table above.
 
-    Counted as if all ran at once: Jobs overlap with the frontend when only a part of the stack is replaced.
+    `graph` None: there is none, for now. Counted as if all ran at once: Jobs overlap with the frontend when only a part of the stack is replaced.
     """
     pods = [pod_of(f"{job['metadata']['labels'][JOB_LABEL]} Job", job["spec"]["template"]["spec"]) for job in jobs]
-    for component in graph["spec"]["components"]:
-        if component["type"] == "frontend":
-            spec = component["podTemplate"]["spec"]
+    for component in graph["spec"]["components"] if graph else ():
+        spec = component["podTemplate"]["spec"]
+        if spec["nodeSelector"].get(POOL_LABEL) == CPU_POOL:
             pods += [pod_of(f"{component['name']}-{index}", spec) for index in range(component["replicas"])]
     return [*pods, *CLUSTER_PODS]
 
@@ -275,25 +283,15 @@ def place_on_cpu(
     allocatable = instance.allocatable(pool.disk_gib)
     millis, mib = allocatable.cpu_millis, int(allocatable.memory_bytes / 2**20)
     placed: list[list[Pod]] = [[PER_CPU_NODE] for _ in range(pool.nodes)]
-    problems: list[Problem] = []
+    unplaced: dict[str, list[Pod]] = {}
     for pod in sorted(pods, key=lambda pod: max(pod.cpu_millis / millis, pod.memory_mib / mib), reverse=True):
         for node in placed:
             if _cpu(node) + pod.cpu_millis <= millis and _memory(node) + pod.memory_mib <= mib:
                 node.append(pod)
                 break
         else:
-            reason = (
-                f"{pod.name} ({pod.cpu_millis / 1000:g} CPU, {pod.memory_mib / 1024:.1f} GiB) fits none of {pool.nodes} × {instance.name} "
-                f"({millis / 1000:.2f} CPU, {mib / 1024:.1f} GiB allocatable each) beside the rest"
-            )
-            problems.append(
-                Problem(
-                    "hardware.cpu",
-                    instance.name,
-                    reason,
-                    "a larger hardware.cpu.instance_type or more hardware.cpu.nodes",
-                )
-            )
+            unplaced.setdefault(pod.name.rpartition("-")[0] or pod.name, []).append(pod)
+    problems = [_no_place(pool.nodes, instance, pods, list(unplaced.values()))] if unplaced else []
     uses = tuple(
         CpuUse(
             node=f"cpu-{index}",
@@ -306,6 +304,23 @@ def place_on_cpu(
         for index, node in enumerate(placed)
     )
     return uses, problems
+
+
+def _no_place(nodes: int, instance: CpuInstance, pods: Sequence[Pod], unplaced: Sequence[Sequence[Pod]]) -> Problem:
+    """One problem for all pods that found no place, those of one name together."""
+    named = [
+        f"{first.name}{f' and {len(others)} more' if others else ''} ({first.cpu_millis / 1000:g} CPU, {first.memory_mib / 1024:.1f} GiB)"
+        for first, *others in unplaced
+    ]
+    room = instance.allocatable(0)
+    reason = (
+        f"{', '.join(named)}: no place on {nodes} × {instance.name} "
+        f"({room.cpu_millis / 1000:.2f} CPU, {room.memory_bytes / 2**30:.1f} GiB allocatable each); all pods together ask for "
+        f"{_cpu(pods) / 1000:.1f} CPU and {_memory(pods) / 1024:.1f} GiB, and each node keeps {PER_CPU_NODE.cpu_millis / 1000:g} CPU for its own"
+    )
+    return Problem(
+        "hardware.cpu", instance.name, reason, "a larger hardware.cpu.instance_type or more hardware.cpu.nodes"
+    )
 
 
 def _cpu(pods: Sequence[Pod]) -> int:

@@ -6,7 +6,7 @@ replace them by the Output, `ops plan --manifests` leaves them readable.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from recipe.catalogue import Nic
 from recipe.config import Frozen, Recipe, Role
@@ -21,6 +21,8 @@ class Late:
     FILE_SYSTEM = "${file_system_id}"
     GPU_NODES = "${gpu_nodes}"
     """Changes with every GPU node group that is created: EKS gives each a new id, whatever its name."""
+    CPU_NODES = "${cpu_nodes}"
+    """The same of the CPU node group."""
     HF_TOKEN = "${hf_token}"  # noqa: S105 - a placeholder, not a token
 
     @staticmethod
@@ -98,7 +100,7 @@ class NodePool(Frozen):
 
 
 class GpuPool(NodePool):
-    """The GPU nodes."""
+    """The GPU nodes, of which there is at least one."""
 
     nics: tuple[Nic, ...]
     capacity_type: Literal["ON_DEMAND", "SPOT", "CAPACITY_BLOCK"]
@@ -224,6 +226,8 @@ class Cost(Frozen):
 class Objects(Frozen):
     """Every Kubernetes object, exactly as the components create it."""
 
+    serving: bool = True
+    """False while paused: the graph and what waits for it (`SERVING`) are planned and judged, but not created."""
     namespace: Manifest
     storage_class: Manifest
     volumes: dict[str, Manifest]
@@ -246,15 +250,24 @@ class Objects(Frozen):
     readiness_config: Manifest
     readiness_job: Manifest
 
-    def all(self) -> tuple[Manifest, ...]:
-        """Every object in the order of creation."""
-        flat: list[Manifest] = []
+    SERVING: ClassVar[tuple[str, ...]] = (
+        *("graph_config", "graph", "readiness_account", "readiness_role", "readiness_binding"),
+        *("readiness_config", "readiness_job"),
+    )
+
+    def created(self) -> tuple[tuple[str, str, Manifest], ...]:
+        """Every object in the order of creation: its field here, its key there (empty where the field is one object), and itself."""
+        found: list[tuple[str, str, Manifest]] = []
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if value is None:
+            if not isinstance(value, dict) or (name in self.SERVING and not self.serving):
                 continue
-            flat.extend([value] if "kind" in value else value.values())
-        return tuple(flat)
+            found += [(name, "", value)] if "kind" in value else [(name, key, one) for key, one in value.items()]
+        return tuple(found)
+
+    def all(self) -> tuple[Manifest, ...]:
+        """Every object in the order of creation."""
+        return tuple(manifest for _, _, manifest in self.created())
 
 
 class ModelPlan(Frozen):
@@ -263,6 +276,8 @@ class ModelPlan(Frozen):
     id: str
     revision: str
     weight_bytes: int
+    cached_bytes: int
+    """What the cache holds of it: the weights, or tokenizer and configuration only (engine mocker)."""
     snapshot_path: str
     """Directory of the verified snapshot, as workers see it."""
 
@@ -282,7 +297,8 @@ class Plan(Frozen):
     network: NetworkPlan
     cluster: ClusterPlan
     cpu_pool: NodePool
-    gpu_pool: GpuPool
+    gpu_pool: GpuPool | None
+    """None where no GPU nodes are made: engine mocker, or paused."""
     storage: StoragePlan
     platform: ChartPlan
     devices: tuple[ChartPlan, ...]
@@ -290,13 +306,20 @@ class Plan(Frozen):
     placement: Placement
     cost: Cost
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    """Good to know, and no reason to worry: quotas, what a pause costs."""
     objects: Objects
     images: dict[str, str]
 
     @property
     def gpus(self) -> int:
-        """GPUs the workers use."""
-        return sum(pool.replicas * pool.gpus for pool in self.workers)
+        """GPUs the workers use; none while paused."""
+        return 0 if self.paused else sum(pool.replicas * pool.gpus for pool in self.workers)
+
+    @property
+    def paused(self) -> bool:
+        """No GPU nodes and no graph for now; `workers` says what a resumed stack runs."""
+        return self.recipe.hardware.paused
 
 
 Placement.model_rebuild()

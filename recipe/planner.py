@@ -8,10 +8,11 @@ from typing import Any, Final, TypeVar
 
 from recipe import catalogue
 from recipe.catalogue import CpuInstance, DynamoVersions, GpuInstance, KubernetesVersion, Model
-from recipe.config import PROJECT, ROLES, Access, Capacity, CapacityBlock, Odcr, Recipe, Role, Spot
+from recipe.config import PROJECT, ROLES, Access, Capacity, CapacityBlock, Hardware, Odcr, Recipe, Role, Spot
 from recipe.constants import CPU_POOL, GPU_PRESENT_LABEL, GPU_TOLERATION, PLATFORM_NAMESPACE, POOL_LABEL, STACK_LABEL
-from recipe.cost import gpu_price, make_cost
-from recipe.engines import engine_for
+from recipe.cost import cached_bytes, gpu_price, make_cost
+from recipe.engines import Engine, engine_for
+from recipe.engines.mocker import kv_tokens
 from recipe.errors import Problem, RecipeError, suggest
 from recipe.kv_transfer import kv_transfer
 from recipe.names import check_stack, digest, make_names
@@ -27,6 +28,7 @@ from recipe.plan import (
     GpuPool,
     ModelPlan,
     Names,
+    NodePlacement,
     NodePool,
     Objects,
     Placement,
@@ -34,7 +36,7 @@ from recipe.plan import (
     StoragePlan,
     WorkerPlan,
 )
-from recipe.weights import snapshot_path
+from recipe.weights import LEAST_WHOLE_MEMORY_GIB, snapshot_path
 
 PLACEHOLDER_ACCOUNT: Final = "123456789012"
 """AWS' own example account (IAM user guide)."""
@@ -205,9 +207,59 @@ def _check_capacity(recipe: Recipe) -> list[Problem]:
         problems.append(
             Problem("hardware.capacity.kind", "spot", reason, "on-demand, or capacity.accept_interruption: true")
         )
+    if isinstance(hardware.capacity, Odcr | CapacityBlock) and hardware.gpu and hardware.instance_type is None:
+        types = [instance.name for instance in catalogue.gpu_instances(hardware.gpu)]
+        if len(types) > 1:
+            reason = f"a reservation is for one type, and {hardware.gpu} comes in {' and '.join(types)}"
+            problems.append(Problem("hardware.instance_type", None, reason, "name the type that was reserved"))
     if hardware.placement_group and not _wants_placement_group(hardware.capacity, None):
         reason = f"with {hardware.capacity.kind} a placement group makes launches fail (InsufficientInstanceCapacity)"
         problems.append(Problem("hardware.placement_group", True, reason, "leave it unset"))
+    return problems
+
+
+_OF_GPUS: Final = (
+    "gpu",
+    "instance_type",
+    "capacity",
+    "placement_group",
+    "nic_layout",
+    "paused",
+    "ami_release",
+    "root_disk_gib",
+    "create_timeout_minutes",
+)
+"""Keys of `hardware` that say something about GPU nodes."""
+_LEAST_WORKER_MEMORY_GIB: Final = 32
+"""Of a worker on GPUs; the process alone takes several."""
+
+
+def _check_engine_hardware(recipe: Recipe, engine: Engine) -> list[Problem]:
+    """An engine on GPUs needs to know which, and room for what it loads; one without has no use for any word about them."""
+    hardware = recipe.hardware
+    if not engine.on_gpus:
+        unset = Hardware()
+        reason = f"engine {recipe.engine} runs on CPU nodes only"
+        return [
+            Problem(f"hardware.{key}", value.kind if key == "capacity" else value, reason, "leave it out")
+            for key in _OF_GPUS
+            if (value := getattr(hardware, key)) != getattr(unset, key)
+        ]
+    problems: list[Problem] = []
+    if hardware.gpu is None:
+        known = ", ".join(dict.fromkeys(instance.gpu for instance in catalogue.GPU_INSTANCES.values()))
+        problems.append(
+            Problem("hardware.gpu", None, f"not set, and engine {recipe.engine} needs GPUs", f"one of {known}")
+        )
+    for role, pool in recipe.workers.items():
+        if pool.memory_gib < _LEAST_WORKER_MEMORY_GIB:
+            reason = f"too little for a worker on GPUs (engine {recipe.engine})"
+            fix = f"at least {_LEAST_WORKER_MEMORY_GIB}; with EFA 128 or more"
+            problems.append(Problem(f"workers.{role}.memory_gib", pool.memory_gib, reason, fix))
+    memory_gib = recipe.weights.memory_gib
+    if memory_gib is not None and memory_gib < LEAST_WHOLE_MEMORY_GIB:
+        reason = "the download of the weights buffers up to 8 GB"
+        problems.append(Problem("weights.memory_gib", memory_gib, reason, f"at least {LEAST_WHOLE_MEMORY_GIB}"))
     return problems
 
 
@@ -221,7 +273,8 @@ def _wants_placement_group(capacity: Capacity, setting: bool | None) -> bool:
 @dataclass(frozen=True)
 class _Chosen:
     model: Model
-    gpu: GpuInstance
+    gpu: GpuInstance | None
+    """None: the engine does without."""
     cpu: CpuInstance
     versions: DynamoVersions
     kubernetes: KubernetesVersion
@@ -245,11 +298,13 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
                 dynamo, kubernetes_name, driver=kubernetes.gpu_ami.driver, ami_release=hardware.ami_release
             )
         ]
-    fitting = catalogue.gpu_instances(gpu=hardware.gpu)
-    gpu: GpuInstance | None = fitting[0]
+    engine, unknown_engine = engine_for(recipe.engine)
+    problems += unknown_engine if engine is None else [*engine.check(recipe), *_check_engine_hardware(recipe, engine)]
+    fitting = catalogue.gpu_instances(gpu=hardware.gpu) if hardware.gpu else ()
+    gpu: GpuInstance | None = fitting[0] if fitting else None
     if hardware.instance_type:
         gpu = _look_up(problems, "hardware.instance_type", catalogue.gpu_instance, hardware.instance_type)
-        if gpu and gpu.gpu != hardware.gpu:
+        if gpu and hardware.gpu and gpu.gpu != hardware.gpu:
             known = ", ".join(instance.name for instance in fitting)
             problems.append(
                 Problem(
@@ -259,13 +314,11 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
                     f"one of {known}",
                 )
             )
-    engine, unknown_engine = engine_for(recipe.engine)
-    problems += unknown_engine if engine is None else engine.check(recipe)
     if model:
         problems += _check_model(recipe, model)
-    if not (model and gpu and cpu and versions and kubernetes):
+    if not (model and engine and cpu and versions and kubernetes) or (engine.on_gpus and gpu is None):
         return None
-    return _Chosen(model, gpu, cpu, versions, kubernetes)
+    return _Chosen(model, gpu if engine.on_gpus else None, cpu, versions, kubernetes)
 
 
 def _look_up(problems: list[Problem], path: str, table: Callable[[str], Entry], name: str) -> Entry | None:
@@ -320,18 +373,28 @@ class _Planner:
     def plan(self) -> Plan:
         recipe, chosen = self.recipe, self.chosen
         problems: list[Problem] = []
-        memory = {role: gpu_memory(recipe, chosen.model, chosen.gpu, role) for role in recipe.workers}
-        for one in memory.values():
-            problems += check_gpu_memory(recipe, chosen.model, chosen.gpu, one)
         efa = {role: self._efa(role) for role in recipe.workers}
-        gpu_nodes, unplaced = place_workers(recipe, chosen.gpu, efa)
-        problems += unplaced
+        memory: dict[Role, GpuMemory] = {}
+        gpu_nodes: tuple[NodePlacement, ...] = ()
+        if chosen.gpu:
+            memory = {role: gpu_memory(recipe, chosen.model, chosen.gpu, role) for role in recipe.workers}
+            for one in memory.values():
+                problems += check_gpu_memory(recipe, chosen.model, chosen.gpu, one)
+            gpu_nodes, unplaced = place_workers(recipe, chosen.gpu, efa)
+            problems += unplaced
         workers, storage = self._workers(memory, efa), self._storage()
         objects = self._objects(workers, storage)
         jobs = (objects.weights_job, objects.admission_job, objects.readiness_job)
         cpu_nodes, unplaced = place_on_cpu(recipe, chosen.cpu, cpu_pods(jobs, objects.graph))
         problems += unplaced
-        cost = make_cost(recipe, chosen.model, chosen.gpu, len(gpu_nodes), chosen.cpu)
+        cost = running = make_cost(recipe, chosen.model, chosen.gpu, len(gpu_nodes), chosen.cpu)
+        notes = (*self._quotas(chosen.gpu, len(gpu_nodes)), *self._block())
+        if recipe.hardware.paused:
+            # All of it was judged as if it ran, so that resuming holds no surprise; only then is the graph taken out.
+            cost = make_cost(recipe, chosen.model, chosen.gpu, 0, chosen.cpu)
+            objects, gpu_nodes = objects.model_copy(update={"serving": False}), ()
+            cpu_nodes, _ = place_on_cpu(recipe, chosen.cpu, cpu_pods(jobs[:-1]))
+            notes = (self._pause(cost, running), *notes)
         if cost.usd_per_hour > recipe.budget.usd_per_hour:
             reason = f"the stack costs ${cost.usd_per_hour:.2f} an hour"
             problems.append(
@@ -351,12 +414,13 @@ class _Planner:
                 id=chosen.model.id,
                 revision=self.revision,
                 weight_bytes=chosen.model.weight_bytes,
+                cached_bytes=cached_bytes(chosen.model, chosen.gpu),
                 snapshot_path=self.snapshot,
             ),
             network=network,
             cluster=self._cluster(),
             cpu_pool=self._cpu_pool(),
-            gpu_pool=self._gpu_pool(len(gpu_nodes)),
+            gpu_pool=self._gpu_pool(chosen.gpu, len(gpu_nodes)) if chosen.gpu and gpu_nodes else None,
             storage=storage,
             platform=self._platform(),
             devices=self._devices(),
@@ -364,6 +428,7 @@ class _Planner:
             placement=Placement(gpu_nodes=gpu_nodes, cpu_nodes=cpu_nodes, gpu_memory=tuple(memory.values())),
             cost=cost,
             warnings=self._warnings(),
+            notes=notes,
             objects=objects,
             images=_images(objects),
         )
@@ -380,10 +445,10 @@ class _Planner:
                 replicas=pool.replicas,
                 tensor_parallel=pool.tensor_parallel,
                 expert_parallel=pool.expert_parallel,
-                gpus=pool.tensor_parallel,
+                gpus=pool.tensor_parallel if self.chosen.gpu else 0,
                 efa=efa[role],
                 image=self.chosen.versions.runtime_image(self.recipe.engine, efa=efa[role] > 0),
-                kv_cache_tokens=memory[role].kv_tokens,
+                kv_cache_tokens=memory[role].kv_tokens if self.chosen.gpu else kv_tokens(self.recipe),
             )
             for role, pool in self.recipe.workers.items()
         )
@@ -439,15 +504,16 @@ class _Planner:
     def _versions(self) -> dict[str, str]:
         chosen = self.chosen
         engine = chosen.versions.engines[self.recipe.engine]
-        return {
+        found = {
             "dynamo": chosen.versions.dynamo,
             self.recipe.engine: engine.version,
             "nixl": engine.nixl,
             "cuda": engine.cuda,
             "kubernetes": chosen.kubernetes.version,
-            "gpu_ami": f"{chosen.kubernetes.gpu_ami.type} {self._gpu_release()}",
+            "gpu_ami": f"{chosen.kubernetes.gpu_ami.type} {self._gpu_release()}" if chosen.gpu else None,
             "cpu_ami": f"{chosen.kubernetes.cpu_ami.type} {chosen.kubernetes.cpu_ami.release}",
         } | {chart.release: chart.version for chart in (self._platform(), *self._devices())}
+        return {name: version for name, version in found.items() if version is not None}
 
     def _cluster(self) -> ClusterPlan:
         access = self.recipe.access
@@ -481,8 +547,8 @@ class _Planner:
     def _gpu_release(self) -> str | None:
         return self.recipe.hardware.ami_release or self.chosen.kubernetes.gpu_ami.release
 
-    def _gpu_pool(self, nodes: int) -> GpuPool:
-        hardware, gpu = self.recipe.hardware, self.chosen.gpu
+    def _gpu_pool(self, gpu: GpuInstance, nodes: int) -> GpuPool:
+        hardware = self.recipe.hardware
         block = hardware.capacity.kind == "capacity-block"
         return GpuPool(
             instance_type=gpu.name,
@@ -516,6 +582,8 @@ class _Planner:
         )
 
     def _devices(self) -> tuple[ChartPlan, ...]:
+        if self.chosen.gpu is None:
+            return ()
         nvidia: dict[str, Any] = {
             # 0.19.0 switched it on by default, which breaks EFA (facts/aws.md §5). The chart's own tolerations cover our taint.
             "mofedEnabled": False,
@@ -546,31 +614,66 @@ class _Planner:
     def _warnings(self) -> tuple[str, ...]:
         recipe, chosen = self.recipe, self.chosen
         warnings = [f"{path} is a documentation placeholder" for path in self.filled]
-        price = gpu_price(recipe, chosen.gpu)
-        if price is None or price.usd is None:
-            warnings.append(
-                f"no price known for {chosen.gpu.name} ({recipe.hardware.capacity.kind}): the totals leave the GPUs out"
-            )
         if recipe.access.region != catalogue.PRICE_REGION:
             warnings.append(f"prices are those of {catalogue.PRICE_REGION}, the stack is in {recipe.access.region}")
+        if recipe.hardware.capacity.kind == "capacity-block":
+            what = "pausing" if recipe.hardware.paused else "destroying early"
+            warnings.append(f"a Capacity Block is paid up front: {what} saves nothing of it")
+        running = chosen.gpu and not recipe.hardware.paused
+        return (*warnings, *(self._gpu_warnings(chosen.gpu) if chosen.gpu and running else ()))
+
+    def _pause(self, cost: Cost, running: Cost) -> str:
+        return (
+            f"paused: ${cost.usd_per_hour:.2f} an hour for cluster, CPU nodes, NAT, disks and the cache instead of ${running.usd_per_hour:.2f}. "
+            f"Resume: `pulumi config set -s {self.stack} --path recipe.hardware.paused false`, then `pulumi up -s {self.stack}`"
+        )
+
+    def _block(self) -> tuple[str, ...]:
+        if self.recipe.hardware.capacity.kind != "capacity-block":
+            return ()
+        # facts/aws.md §3. Whether now is inside the block needs a clock, which planning has not.
+        return (
+            "a Capacity Block's nodes start when it has begun, and launches fail before; EKS takes them away 40 minutes before it ends",
+        )
+
+    def _quotas(self, gpu: GpuInstance | None, gpu_nodes: int) -> tuple[str, ...]:
+        """Which EC2 quotas the nodes count against, and how much of each. A reservation has counted when it was made."""
+        hardware, cpu = self.recipe.hardware, self.chosen.cpu
+        wanted: list[tuple[str, str, int, str]] = []
+        if gpu and hardware.capacity.kind == "on-demand":
+            wanted.append((gpu.quota_name, gpu.quota_code, gpu_nodes * gpu.vcpus, f"{gpu_nodes} × {gpu.name}"))
+        if gpu and hardware.capacity.kind == "spot" and gpu.spot_quota_code:
+            wanted.append(
+                (gpu.spot_quota_name, gpu.spot_quota_code, gpu_nodes * gpu.vcpus, f"{gpu_nodes} × {gpu.name}")
+            )
+        wanted.append(
+            (cpu.quota_name, cpu.quota_code, hardware.cpu.nodes * cpu.vcpus, f"{hardware.cpu.nodes} × {cpu.name}")
+        )
+        return tuple(
+            f'{what} need {vcpus} vCPUs of the quota "{name}" ({code}) in {self.recipe.access.region}'
+            for name, code, vcpus, what in wanted
+        )
+
+    def _gpu_warnings(self, gpu: GpuInstance) -> list[str]:
+        recipe = self.recipe
+        warnings: list[str] = []
+        price = gpu_price(recipe, gpu)
+        if price is None or price.usd is None:
+            warnings.append(
+                f"no price known for {gpu.name} ({recipe.hardware.capacity.kind}): the totals leave the GPUs out"
+            )
         if recipe.hardware.capacity.kind == "spot":
             warnings.append("spot has no list price: the on-demand price stands for it")
-        if recipe.hardware.capacity.kind == "capacity-block":
-            warnings.append("a Capacity Block is paid up front: destroying early saves nothing of it")
         if not recipe.weights.wait:
             warnings.append("weights.wait is false: GPU nodes may idle while the weights download")
         if self._gpu_release() is None:
             warnings.append(
                 "no AMI release is pinned for the GPU nodes: set hardware.ami_release (docs/unverified.md has the command)"
             )
-        idle = self._idle_gpus()
-        if idle:
-            warnings.append(f"{idle} GPUs are paid for and not used: whole nodes have {chosen.gpu.gpus} each")
-        return tuple(warnings)
-
-    def _idle_gpus(self) -> int:
-        used = sum(pool.replicas * pool.tensor_parallel for pool in self.recipe.workers.values())
-        return -used % self.chosen.gpu.gpus
+        used = sum(pool.replicas * pool.tensor_parallel for pool in recipe.workers.values())
+        if idle := -used % gpu.gpus:
+            warnings.append(f"{idle} GPUs are paid for and not used: whole nodes have {gpu.gpus} each")
+        return warnings
 
 
 def _images(objects: Objects) -> dict[str, str]:

@@ -70,5 +70,6 @@ def readiness_job(context: RenderContext, graph: Manifest) -> tuple[Manifest, Ma
             service_account=ACCOUNT,
         ),
     )
-    metadata = job["metadata"] | {"name": f"{job['metadata']['name']}-{Late.GPU_NODES}"}
+    nodes = Late.CPU_NODES if context.gpu is None else Late.GPU_NODES
+    metadata = job["metadata"] | {"name": f"{job['metadata']['name']}-{nodes}"}
     return config, job | {"metadata": metadata}

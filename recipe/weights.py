@@ -22,6 +22,15 @@ TOKEN_SECRET: Final = "hf-token-secret"  # noqa: S105 - the name of an object (u
 REQUIREMENTS: Final = "requirements.txt"
 PACKAGES_MOUNT: Final = "/packages"
 
+WEIGHT_FILES: Final = "*.safetensors"
+"""What an engine that only pretends does not need: everything else of a repository is tokenizer and configuration."""
+WHOLE_MEMORY_GIB: Final = 64
+"""Of the download Job with the weights, as upstream's (facts/dynamo.md §4.1)."""
+PART_MEMORY_GIB: Final = 1
+"""Of the download Job without them: 16 MB in all. An assumption of ours."""
+LEAST_WHOLE_MEMORY_GIB: Final = 12
+"""8 GB of buffers outside the fast mode, and the process around them."""
+
 FAST_MODE_GIB: Final = 64
 """From this memory on, huggingface_hub's fast mode: it buffers up to 64 GB, else at most 8 GB
 (https://huggingface.co/docs/hub/en/xet/using-xet-storage#download-buffers, in upstream's download Job)."""
@@ -51,10 +60,11 @@ def token_secret(context: RenderContext) -> Manifest | None:
 
 def weights_job(context: RenderContext) -> tuple[Manifest, Manifest]:
     """ConfigMap and Job of the download."""
-    weights, claim = context.recipe.weights, context.claim("model")
+    weights, claim, whole = context.recipe.weights, context.claim("model"), context.gpu is not None
+    memory_gib = weights.memory_gib or (WHOLE_MEMORY_GIB if whole else PART_MEMORY_GIB)
     cache: Manifest = {"name": claim.name, "mountPath": claim.mount}
     packages: Manifest = {"name": "packages", "mountPath": PACKAGES_MOUNT}
-    fast = weights.memory_gib >= FAST_MODE_GIB
+    fast = memory_gib >= FAST_MODE_GIB
     install: Manifest = {
         "name": "install",
         "image": JOB_IMAGE,
@@ -66,7 +76,7 @@ def weights_job(context: RenderContext) -> tuple[Manifest, Manifest]:
             f"--requirement={SCRIPTS_MOUNT}/{REQUIREMENTS}",
         ],
         "env": [{"name": "HOME", "value": "/tmp"}],
-        "resources": {"requests": {"cpu": "1", "memory": "512Mi"}, "limits": {"memory": "512Mi"}},
+        "resources": {"requests": {"cpu": "1" if whole else "500m", "memory": "512Mi"}, "limits": {"memory": "512Mi"}},
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [SCRIPTS_VOLUME_MOUNT, TMP_VOLUME_MOUNT, packages],
     }
@@ -86,11 +96,12 @@ def weights_job(context: RenderContext) -> tuple[Manifest, Manifest]:
                 "HF_XET_CHUNK_CACHE_SIZE_BYTES": "0",
                 "HF_HUB_DISABLE_TELEMETRY": "1",
                 "PYTHONPATH": PACKAGES_MOUNT,
+                **({} if whole else {"MODEL_FILES_WITHOUT": WEIGHT_FILES}),
             },
             env_from=({"secretRef": {"name": TOKEN_SECRET}},) if weights.token else (),
-            cpu="2",  # upstream's download Job: 2, at most 8
+            cpu="2" if whole else "500m",  # upstream's download Job: 2, at most 8
             cpu_limit="8",
-            memory=f"{weights.memory_gib}Gi",
+            memory=f"{memory_gib}Gi",
             deadline_seconds=weights.timeout_minutes * 60,
             attempts=ATTEMPTS,
             final_exit_codes=(2, 3, 4),

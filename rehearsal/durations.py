@@ -80,6 +80,7 @@ TABLE: tuple[Duration, ...] = (
     Duration("image.engine", 120, f"{_FACTS}: 10-20 GB at 100-200 MB/s", assumption=True, low=60, high=180),
     Duration("image.small", 10, _GUESS, assumption=True),
     Duration("weights.download", 200, f"{_FACTS}: 65.5 GB at 0.2-1 GB/s", low=65, high=330),
+    Duration("weights.configuration", 20, _GUESS, assumption=True),  # 17 MB; most of it is installing the packages
     Duration("weights.backoff", 120, _GUESS, assumption=True),
     Duration("weights.load.default", 528, f"{_FACTS}: 65.5 GB by the default loader at 124 MB/s"),
     Duration("weights.load.streamed", 42, f"{_FACTS}: 65.5 GB streamed at 1.5 GB/s per EFS client"),

@@ -110,6 +110,9 @@ class GpuInstance(Instance):
     gpu: Gpu
     gpus: PositiveInt
     gpu_architecture: Literal["hopper", "blackwell"]
+    spot_quota_name: str = ""
+    spot_quota_code: str = ""
+    """Of the quota that counts it as spot, in vCPUs; empty where none was found."""
     gpu_memory_mib: PositiveInt
     """As nvidia-smi shows it. What CUDA hands out is up to 0.5 % less (pytorch/ao #4002: 178.35 of 179.06 GiB on a B200)."""
     network_cards: PositiveInt
@@ -163,6 +166,10 @@ _H200 = "nvidia-smi: 143771 MiB in many public listings; NVIDIA/mig-parted #120 
 _B200 = "NVIDIA/TensorRT-LLM #10278 (nvidia-smi: 183359 MiB)"
 
 
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/using-spot-limits.html names it for P5; which one counts P6 is not said there.
+_P5_SPOT = {"spot_quota_name": "All P5 Spot Instance Requests", "spot_quota_code": "L-C4BD4855"}
+
+
 def _p_instance(name: str, gpu: Gpu, memory_mib: int, cards: int, max_pods: int, *sources: str) -> GpuInstance:
     return GpuInstance(
         name=name,
@@ -174,6 +181,7 @@ def _p_instance(name: str, gpu: Gpu, memory_mib: int, cards: int, max_pods: int,
         gpu=gpu,
         gpus=8,
         gpu_architecture="blackwell" if gpu == "b200" else "hopper",
+        **(_P5_SPOT if name.startswith("p5") else {}),
         gpu_memory_mib=memory_mib,
         network_cards=cards,
         efa_devices=cards,

@@ -95,8 +95,13 @@ class Model(Entry):
         return self.weight_bytes / GIB
 
     @property
+    def configuration_bytes(self) -> int:
+        """Tokenizer and configuration, without the weights."""
+        return _OTHER_FILES_BYTES
+
+    @property
     def download_bytes(self) -> int:
-        return self.weight_bytes + _OTHER_FILES_BYTES
+        return self.weight_bytes + self.configuration_bytes
 
     @property
     def download_gib(self) -> float:

@@ -7,10 +7,14 @@ from pydantic import PositiveInt
 
 from recipe.catalogue.base import Entry, Sources, look_up
 
-Engine = Literal["vllm", "trtllm"]
+Engine = Literal["vllm", "trtllm", "mocker"]
 
 REGISTRY = "nvcr.io/nvidia/ai-dynamo"
-_RUNTIMES: dict[Engine, str] = {"vllm": "vllm-runtime", "trtllm": "tensorrtllm-runtime"}
+_RUNTIMES: dict[Engine, str] = {
+    "vllm": "vllm-runtime",
+    "trtllm": "tensorrtllm-runtime",
+    "mocker": "dynamo-planner",  # no image of its own; this one carries the wheel (facts/dynamo.md §3)
+}
 
 
 class Chart(Entry):
@@ -28,8 +32,9 @@ class EngineVersion(Entry):
 
     name: Engine
     version: str
-    nixl: str
-    cuda: str
+    nixl: str | None = None
+    cuda: str | None = None
+    """Both None for the mocker, which has neither."""
 
 
 class DynamoVersions(Entry):
@@ -145,6 +150,7 @@ DYNAMO: dict[str, DynamoVersions] = {
             engines={
                 "vllm": EngineVersion(name="vllm", version="0.31.0", nixl="1.4.1", cuda="13.0"),
                 "trtllm": EngineVersion(name="trtllm", version="1.3.0rc29", nixl="1.3.1", cuda="13.1"),
+                "mocker": EngineVersion(name="mocker", version="1.6.1"),
             },
             platform_chart=Chart(
                 name="dynamo-platform",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 from recipe.config import Recipe, Role
+from recipe.engines.mocker import Mocker
 from recipe.engines.vllm import Vllm
 from recipe.engines.worker import EngineWorker
 from recipe.errors import Problem
@@ -14,6 +15,16 @@ __all__ = ["ENGINES", "Engine", "EngineWorker", "engine_for"]
 
 class Engine(Protocol):
     """What the graph needs to know of an engine."""
+
+    @property
+    def on_gpus(self) -> bool:
+        """Whether it computes: on GPU nodes, with the weights. If not, it pretends: on the CPU pool, with tokenizer and configuration only."""
+        ...
+
+    @property
+    def framework(self) -> Literal["vllm", "trtllm"] | None:
+        """`backendFramework` of the graph; None where the CRD has no word for it."""
+        ...
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -37,7 +48,7 @@ class Engine(Protocol):
         ...
 
 
-ENGINES: dict[str, Engine] = {"vllm": Vllm()}
+ENGINES: dict[str, Engine] = {"vllm": Vllm(), "mocker": Mocker()}
 
 
 def engine_for(name: str) -> tuple[Engine | None, list[Problem]]:

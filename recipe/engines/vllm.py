@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Literal
 
 from recipe.catalogue import Model
 from recipe.config import Recipe, Role
@@ -24,6 +24,8 @@ class Vllm:
     """The vLLM engine."""
 
     command: tuple[str, ...] = ("python3", "-m", "dynamo.vllm")
+    on_gpus = True
+    framework: Literal["vllm"] = "vllm"
 
     def args(self, worker: EngineWorker) -> tuple[str, ...]:
         """Flags in a fixed order: model, parallelism, memory, scheduling, routing, then the recipe's own."""

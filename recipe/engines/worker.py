@@ -19,5 +19,5 @@ class EngineWorker:
     snapshot_path: str
     """Directory of the verified weights."""
     cache_path: str
-    """Directory for what the engine compiles, on the compilation cache."""
+    """Directory for what the engine compiles, on the compilation cache; empty for an engine that compiles nothing."""
     kv_transfer: KvTransferBundle | None

@@ -1,15 +1,17 @@
-"""Puts one commit of a model into a Hugging Face cache and verifies every file of it.
+"""Puts one commit of a model into a Hugging Face cache and verifies every file of it, or every file but those MODEL_FILES_WITHOUT names.
 
 Exit codes: 0 done, 2 wrongly started, 3 the hub says no (401, 403, 404), 4 no space left, 5 files stay damaged, 6 the hub was
 not reachable before the deadline. 2, 3 and 4 will not get better by another attempt.
 
-A second run finds the manifest of the first and only compares sizes: seconds, and no network.
+A second run finds the manifest of the first and only compares sizes: seconds, and no network. A manifest says what was left out: one of a
+part never stands for the whole.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import errno
+import fnmatch
 import hashlib
 import json
 import os
@@ -69,6 +71,7 @@ class Download:
             finish(2, f"the environment variable {error.args[0]} is missing: this script is started by its Job")
         self.first_wait = float(os.environ.get("FIRST_WAIT_SECONDS", FIRST_WAIT_SECONDS))
         self.token: str | bool = os.environ.get("HF_TOKEN") or False
+        self.without = os.environ.get("MODEL_FILES_WITHOUT", "").split()
         folder = "models--" + self.model.replace("/", "--")
         self.repository = self.home / "hub" / folder
         self.snapshot = self.repository / "snapshots" / self.revision
@@ -94,8 +97,12 @@ class Download:
     def already_verified(self) -> bool:
         """Whether an earlier run verified this commit and every file still has its size."""
         try:
-            entries = json.loads(self.manifest.read_text())["files"]
+            manifest = json.loads(self.manifest.read_text())
+            entries, left_out = manifest["files"], manifest["without"]
         except (OSError, ValueError, KeyError):
+            return False
+        if not set(left_out) <= set(self.without):
+            say(f"an earlier run left out {' '.join(left_out)}")
             return False
         for entry in entries:
             path = self.snapshot / entry["path"]
@@ -109,10 +116,14 @@ class Download:
     def list_files(self) -> list[RepoFile]:
         """The commit's files with sizes and hashes, from the hub."""
         tree = HfApi(token=self.token).list_repo_tree(self.model, recursive=True, revision=self.revision)
-        files = [entry for entry in tree if isinstance(entry, RepoFile)]
+        files = [entry for entry in tree if isinstance(entry, RepoFile) and not self.left_out(entry.path)]
         if not files:
             finish(3, f"{self.model}@{self.revision} has no files")
         return files
+
+    def left_out(self, name: str) -> bool:
+        """Whether the file is not wanted; patterns are of the shell's kind."""
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.without)
 
     def check_space(self, files: list[RepoFile]) -> None:
         """Ends the process where the missing bytes cannot fit."""
@@ -200,6 +211,7 @@ class Download:
         content = {
             "model": self.model,
             "revision": self.revision,
+            "without": self.without,
             "files": sorted(entries, key=lambda e: str(e["path"])),
         }
         partial = self.manifest.with_suffix(f".{os.getpid()}")

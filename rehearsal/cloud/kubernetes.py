@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 JOB_LABEL = (
     "dynamo-recipes/job"  # weights | admission | readiness: what the Job does, hence how long and how it can fail
 )
+_WITHOUT = "MODEL_FILES_WITHOUT"  # a weights Job's environment: it leaves out the weights themselves
 # What a readiness Job is told by its environment: which graph, and how long it bears what may pass.
 _GRAPH, _UNSCHEDULABLE_GRACE, _IMAGE_GRACE = "GRAPH", "UNSCHEDULABLE_GRACE_SECONDS", "IMAGE_GRACE_SECONDS"
 
@@ -1026,6 +1027,8 @@ class Kubernetes:
         key = {"weights": "weights.download", "admission": "admission.job", "readiness": "readiness.job"}.get(
             kind, "other.job"
         )
+        if kind == "weights" and _WITHOUT in self._environment(job):
+            key = "weights.configuration"
         seconds = (
             d["image.small"] + d[key] + extra["fault_delay"] + (d["weights.backoff"] if extra["fault"] == "429" else 0)
         )

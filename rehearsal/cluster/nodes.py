@@ -7,7 +7,7 @@ from typing import Final
 from recipe.catalogue import GIB, Allocatable, CpuInstance, GpuInstance, cpu_instance, gpu_instance, region_of
 from recipe.constants import CPU_POOL, EFA_RESOURCE, GPU_RESOURCE, GPU_TAINT_KEY, GPU_TAINT_VALUE, POOL_LABEL
 from recipe.placement import CLUSTER_PODS, PER_CPU_NODE, PER_GPU_NODE, Pod
-from recipe.plan import Manifest, NodePool, Plan
+from recipe.plan import GpuPool, Manifest, NodePool, Plan
 from rehearsal.cloud.machines import zone_name
 from rehearsal.cluster.controlplane import FAKE_NODE
 
@@ -18,12 +18,12 @@ PAUSE: Final = "registry.k8s.io/pause:3.10"
 
 def nodes(plan: Plan, *, gpu_count: int | None = None, cpu_type: str | None = None) -> list[Manifest]:
     """The Plan's GPU and CPU nodes; `gpu_count` and `cpu_type` in place of what it says."""
-    gpus = plan.gpu_pool.count if gpu_count is None else gpu_count
-    gpu, cpu = gpu_instance(plan.gpu_pool.instance_type), cpu_instance(cpu_type or plan.cpu_pool.instance_type)
-    return [
-        *(_gpu_node(plan, gpu, index) for index in range(gpus)),
-        *(_cpu_node(plan, cpu, index) for index in range(plan.cpu_pool.count)),
-    ]
+    pool, cpu = plan.gpu_pool, cpu_instance(cpu_type or plan.cpu_pool.instance_type)
+    gpu_nodes = []
+    if pool:
+        gpus = pool.count if gpu_count is None else gpu_count
+        gpu_nodes = [_gpu_node(plan, pool, index) for index in range(gpus)]
+    return [*gpu_nodes, *(_cpu_node(plan, cpu, index) for index in range(plan.cpu_pool.count))]
 
 
 def system_pods(plan: Plan, made: list[Manifest]) -> list[Manifest]:
@@ -42,8 +42,8 @@ def system_pods(plan: Plan, made: list[Manifest]) -> list[Manifest]:
     return pods + [_pod(f"{plan.names.prefix}-{pod.name}", pod, plan, selector) for pod in CLUSTER_PODS]
 
 
-def _gpu_node(plan: Plan, instance: GpuInstance, index: int) -> Manifest:
-    pool = plan.gpu_pool
+def _gpu_node(plan: Plan, pool: GpuPool, index: int) -> Manifest:
+    instance = gpu_instance(pool.instance_type)
     extended = {GPU_RESOURCE: str(instance.gpus), EFA_RESOURCE: str(instance.efa_devices)}
     extended = {name: count for name, count in extended.items() if count != "0"}
     taints = [{"key": GPU_TAINT_KEY, "value": GPU_TAINT_VALUE, "effect": "NoSchedule"}]

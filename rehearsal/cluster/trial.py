@@ -21,7 +21,12 @@ from rehearsal.cluster.nodes import SYSTEM_NAMESPACE, nodes, system_pods
 EXIT: Final = "dynamo-recipes/pretend-exit"
 """Annotation of a Job's pods: the code they end with, or `never` (see stages.yaml). Without it they succeed."""
 COMPONENT: Final = "nvidia.com/dynamo-component"
-_LATE: Final = {Late.FILE_SYSTEM: "fs-0123456789abcdef0", Late.HF_TOKEN: "not-a-token", Late.GPU_NODES: "0123abcd"}
+_LATE: Final = {
+    Late.FILE_SYSTEM: "fs-0123456789abcdef0",
+    Late.HF_TOKEN: "not-a-token",
+    Late.GPU_NODES: "0123abcd",
+    Late.CPU_NODES: "4567cdef",
+}
 _GONE_SECONDS: Final = 60
 
 

@@ -66,7 +66,7 @@ def stage(cluster: Cluster) -> MakeTrial:
 
     def make(variant: Variant, *settings: str) -> Trial:
         number = next(_count)
-        stack = f"{variant.stack[:28].rstrip('-')}-{variant.gpu}-{number}"
+        stack = f"{variant.stack[:28].rstrip('-')}-{variant.gpu or 'cpu'}-{number}"
         return Trial(cluster, variant.plan(stack, *settings))
 
     return make

@@ -12,20 +12,23 @@ from recipe.errors import RecipeError
 from recipe.placement import waiting_workers
 from tests.cluster.conftest import MakeTrial
 from tests.cluster.variants import Variant, each_stack, variants
+from tests.recipe.samples import gpu_pool
 
-every_variant = pytest.mark.parametrize("variant", variants(), ids=str)
-every_stack = pytest.mark.parametrize("variant", each_stack(), ids=lambda one: one.stack)
+on_gpus = pytest.mark.parametrize("variant", [one for one in variants() if one.gpu], ids=str)
+# The mocker's CPU pool is made of the smallest type there is.
+every_stack = pytest.mark.parametrize("variant", [one for one in each_stack() if one.gpu], ids=lambda one: one.stack)
 
 
-@every_variant
+@on_gpus
 def test_with_one_node_too_few_those_wait_that_the_plan_names(variant: Variant, stage: MakeTrial) -> None:
     trial = stage(variant)
     plan = trial.plan
-    recipe, instance = variant.recipe(), gpu_instance(plan.gpu_pool.instance_type)
+    pool = gpu_pool(plan)
+    recipe, instance = variant.recipe(), gpu_instance(pool.instance_type)
     efa = {worker.role: worker.efa for worker in plan.workers}
-    named = waiting_workers(recipe, instance, efa, plan.gpu_pool.count - 1)
+    named = waiting_workers(recipe, instance, efa, pool.count - 1)
     try:
-        trial.add_nodes(gpu_count=plan.gpu_pool.count - 1)
+        trial.add_nodes(gpu_count=pool.count - 1)
         trial.add_objects(graph=False)
         # The Plan places the largest first, then the role with the fewest; the scheduler takes what comes.
         workers = sorted(plan.workers, key=lambda worker: (-worker.gpus, worker.replicas))
@@ -34,7 +37,7 @@ def test_with_one_node_too_few_those_wait_that_the_plan_names(variant: Variant, 
         waiting = [pod for pod in pods if pod.phase == "Pending"]
         component = {worker.role: worker.component for worker in plan.workers}
         assert Counter(pod.component for pod in waiting) == {component[role]: count for role, count in named.items()}
-        short = "nvidia.com/gpu" if plan.gpu_pool.count > 1 else "affinity/selector"
+        short = "nvidia.com/gpu" if pool.count > 1 else "affinity/selector"
         assert all(short in pod.why for pod in waiting), [pod.why for pod in waiting]
     finally:
         trial.clear()

@@ -13,7 +13,11 @@ def test_every_object_is_accepted_and_every_pod_runs(placed: Placed) -> None:
 
 
 def test_gpus_and_efa_add_up_and_are_used_whole(placed: Placed) -> None:
-    plan, instance = placed.plan, gpu_instance(placed.plan.gpu_pool.instance_type)
+    plan = placed.plan
+    if plan.gpu_pool is None:
+        assert not any(pod.gpus or pod.efa for pod in placed.pods), "nobody would ever offer them"
+        return
+    instance = gpu_instance(plan.gpu_pool.instance_type)
     used = {node: {"gpus": 0, "efa": 0} for node in {pod.node for pod in placed.pods if pod.gpus}}
     for pod in placed.pods:
         if pod.gpus:
@@ -26,7 +30,7 @@ def test_gpus_and_efa_add_up_and_are_used_whole(placed: Placed) -> None:
     assert all(one["gpus"] <= instance.gpus and one["efa"] <= instance.efa_devices for one in used.values())
 
 
-def test_frontend_and_jobs_are_on_the_cpu_pool(placed: Placed) -> None:
+def test_whatever_asks_for_no_gpu_is_on_the_cpu_pool(placed: Placed) -> None:
     elsewhere = [pod.name for pod in placed.pods if not pod.gpus and not placed.trial.on_cpu_pool(pod)]
     assert elsewhere == [], "they would take room on nodes at $55 an hour, or never start"
 

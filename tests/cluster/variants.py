@@ -7,6 +7,7 @@ from functools import cache
 
 from ops import stacks
 from recipe.config import Recipe, parse
+from recipe.engines import engine_for
 from recipe.errors import RecipeError
 from recipe.plan import Plan
 from recipe.planner import make_plan
@@ -18,23 +19,28 @@ _NO_BUDGET = "budget.usd_per_hour=100000"
 
 @dataclass(frozen=True)
 class Variant:
-    """A stack file with a GPU."""
+    """A stack file with a GPU, or as it is where its engine needs none."""
 
     stack: str
-    gpu: str
+    gpu: str | None
 
     def __str__(self) -> str:
-        return f"{self.stack}-{self.gpu}"
+        return f"{self.stack}-{self.gpu or 'cpu'}"
 
     def recipe(self, *settings: str) -> Recipe:
         found = stacks.load(self.stack)
-        return parse(
-            stacks.with_settings(found.raw, [f"hardware.gpu={self.gpu}", _NO_BUDGET, *settings]), found.path.name
-        )
+        on = [f"hardware.gpu={self.gpu}"] if self.gpu else []
+        return parse(stacks.with_settings(found.raw, [*on, _NO_BUDGET, *settings]), found.path.name)
 
     def plan(self, name: str | None = None, *settings: str) -> Plan:
         """The plan, for a stack called `name`."""
         return make_plan(name or self.stack, self.recipe(*settings), placeholders=True)
+
+
+def needs_gpus(stack: str) -> bool:
+    """Whether the stack's engine computes."""
+    engine = engine_for(Variant(stack, None).recipe().engine)[0]
+    return engine is None or engine.on_gpus
 
 
 @cache
@@ -43,13 +49,13 @@ def variants() -> tuple[Variant, ...]:
     found = []
     for stack in stacks.names():
         fits = []
-        for gpu in GPUS:
+        for gpu in GPUS if needs_gpus(stack) else (None,):
             try:
                 (one := Variant(stack, gpu)).plan()
             except RecipeError:
                 continue
             fits.append(one)
-        assert fits, f"{stack} fits none of {', '.join(GPUS)}"
+        assert fits, f"{stack} is refused on everything there is"
         found += fits
     return tuple(found)
 

@@ -11,14 +11,14 @@ import pytest
 from rehearsal.engine import Engine
 from rehearsal.session import Session
 
-from .life import Life
+from .life import STACK, Life
 
 StartLife = Callable[..., Life]
 
 
 @pytest.fixture(scope="module")
 def start_for_module(engine: Engine) -> Iterator[StartLife]:
-    """Starts a session that lives as long as the module's tests. Time is not counted unless `clock="events"`."""
+    """Starts a session (of the disaggregated stack unless told) that lives as long as the module's tests. Time is not counted unless `clock="events"`."""
     yield from _starting(engine)
 
 
@@ -31,7 +31,7 @@ def start(engine: Engine) -> Iterator[StartLife]:
 def _starting(engine: Engine) -> Iterator[StartLife]:
     with ExitStack() as sessions:
 
-        def begin(**how: Any) -> Life:
-            return Life(sessions.enter_context(Session(engine=engine, **{"clock": "off", **how})))
+        def begin(stack: str = STACK, **how: Any) -> Life:
+            return Life(sessions.enter_context(Session(engine=engine, **{"clock": "off", **how})), stack)
 
         yield begin

@@ -48,6 +48,7 @@ EDITS: dict[str, Edit] = {
         "hardware.capacity": {"kind": "capacity-block", "reservation_id": "cr-0123456789abcdef1"}
     },
     "`hardware.gpu`, `hardware.instance_type`": {"hardware.gpu": "h200", "budget.usd_per_hour": 200},
+    "`hardware.paused`: true": {"hardware.paused": True},
     "`versions.kubernetes`: 1.34 to 1.35": {"versions": REMOVED},
     "`access.zone_id`": {"access.zone_id": "use2-az2"},
     "`access.vpc_cidr`": {"access.vpc_cidr": "10.50.0.0/16"},
@@ -64,7 +65,7 @@ ROLLS = ("launchTemplate", "releaseVersion", "version")
 def nodes(steps: Steps, name: str) -> str:
     what = steps.what(name)
     if what != "update":
-        return {"same": "-", "replace": "replaced"}[what]
+        return {"same": "-", "replace": "replaced", "delete": "taken away"}[what]
     changed = {path.split(".")[0].split("[")[0] for path in steps.diff(name)}
     if changed & set(ROLLS):
         return "rolled"
@@ -73,7 +74,7 @@ def nodes(steps: Steps, name: str) -> str:
 
 def cells(steps: Steps) -> tuple[str, ...]:
     """What the preview says, in the words of the table."""
-    words = {"same": "-", "update": "in place", "replace": "replaced"}
+    words = {"same": "-", "update": "in place", "replace": "replaced", "delete": "taken away"}
     cluster, graph = words[steps.what("cluster-eks")], words[steps.what("serving-graph")]
     cpu, gpu = nodes(steps, "cpu-nodes"), nodes(steps, "gpu-nodes")
     if cluster == "in place" and {path.split(".")[0] for path in steps.diff("cluster-eks")} == {"tags"}:
@@ -86,6 +87,8 @@ def cells(steps: Steps) -> tuple[str, ...]:
 def downtime(cluster: str, cpu: str, gpu: str, graph: str) -> str:
     if cluster == "replaced":
         return "everything is made again, weights included"
+    if gpu == "taken away":
+        return "until it is resumed"
     if gpu == "replaced":
         return "until other GPU nodes serve"
     if gpu == "rolled":
@@ -160,7 +163,10 @@ STORY: dict[str, Edit] = {
     "revision": {"weights.revision": "0" * 40},
     "aggregated": {"mode": "agg", "workers": {"worker": {"replicas": 8, "tensor_parallel": 2}}},
     "other GPUs": {"hardware.gpu": "h200", "hardware.ami_release": REMOVED, "budget.usd_per_hour": 200},
-    "capacity block": {"hardware.capacity": {"kind": "capacity-block", "reservation_id": "cr-0123456789abcdef1"}},
+    "capacity block": {
+        "hardware.capacity": {"kind": "capacity-block", "reservation_id": "cr-0123456789abcdef1"},
+        "hardware.instance_type": "p5en.48xlarge",
+    },
     "other zone": {"access.zone_id": "use2-az2"},
     "other name": {"deployment_id": "two"},
     "other range": {"access.vpc_cidr": "172.20.0.0/16"},

@@ -20,6 +20,7 @@ from typer.testing import Result
 from ops import stacks
 from ops.charges import Rates, charges, usd, usd_per_hour
 from ops.exits import BAD_INPUT, FAILED, INTERRUPTED, MISSING, OK
+from ops.planning import planned
 from ops.rehearsal_view import Watcher
 from ops.spans import GPUS_PAID, gpus, spans
 from rehearsal.cloud import rules
@@ -27,7 +28,7 @@ from rehearsal.engine import Engine
 from rehearsal.errors import SetupError
 from rehearsal.session import Event
 from tests.ops.conftest import STACK
-from tests.recipe.samples import plan
+from tests.recipe.samples import gpu_pool, plan
 
 Run = Callable[..., Result]
 GPU_HOUR = 60.0
@@ -111,7 +112,7 @@ def test_a_failed_delete_does_not_stop_the_cost(life: tuple[list[dict[str, Any]]
 def test_the_rates_add_up_to_the_plans() -> None:
     found = plan()
     rates = Rates.of(found)
-    gpu, cpu = found.gpu_pool, found.cpu_pool
+    gpu, cpu = gpu_pool(found), found.cpu_pool
     total = sum(rates.by_type.values()) + sum(pool.count * rates.by_instance[pool.instance_type] for pool in (gpu, cpu))
     assert total == pytest.approx(found.cost.usd_per_hour, abs=0.01), "two answers to one question"
 
@@ -314,6 +315,20 @@ def test_a_rehearsal_goes_up_and_back_to_nothing_and_says_what_it_would_have_cos
     ):
         assert shown in ran.stdout
     assert ran.leftovers() == []
+
+
+@pytest.mark.engine
+def test_a_rehearsal_without_gpus_has_its_minutes_and_no_word_about_idle_ones(start: Start) -> None:
+    ran = start("mocker-cpu")
+    assert ran.exit_code == OK, ran.stdout + ran.stderr
+    data = ran.data
+    assert (data["left"], data["gpus"], data["gpu_idle_minutes"], data["usd_idle"]) == (0, 0, 0, 0)
+    assert data["usd_per_hour"] == pytest.approx(planned("mocker-cpu", []).plan.cost.usd_per_hour, abs=0.01)
+    assert 10 < data["minutes_to_ready"] < 25
+    items = {span["item"]: span for span in data["timeline"] if span["phase"] == "up"}
+    assert not {"GPU nodes", "device plugins", GPUS_PAID} & set(items)
+    assert items["weights"]["end_minutes"] - items["weights"]["start_minutes"] < 1, "17 MB, not 65 GB"
+    assert "GPUs paid for and idle" not in ran.stdout
 
 
 @pytest.mark.engine

@@ -215,6 +215,8 @@ def run_program(
         f"{PROJECT}:{key}": value for key, value in (secrets or {}).items()
     }
     pulumi.runtime.set_all_config(values, [f"{PROJECT}:{key}" for key in secrets or {}])
+    if isinstance(before := pulumi.runtime.get_root_resource(), Stack):
+        before.outputs.clear()  # one root per process: what an earlier program exported is not this one's
     environment = {"DYNAMO_RECIPES_PLACEHOLDERS": "1"} if placeholders else {}
 
     @functools.partial(pulumi.runtime.test)

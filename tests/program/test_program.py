@@ -32,7 +32,12 @@ def test_every_stack_file_becomes_a_graph(stack: str) -> None:
 def test_what_is_created_is_what_the_plan_shows(each: Run) -> None:
     """`ops plan --manifests` writes `Plan.objects`; a reviewer trusts that nothing else is created."""
     created = [one.inputs for one in each.in_cluster if "helm.sh" not in one.type]
-    known = {"${hf_token}": TOKEN, "${file_system_id}": "files-efs-id", "${gpu_nodes}": "5e1f0a9c"}
+    known = {
+        "${hf_token}": TOKEN,
+        "${file_system_id}": "files-efs-id",
+        "${gpu_nodes}": "5e1f0a9c",
+        "${cpu_nodes}": "5e1f0a9c",
+    }
     late = known | {
         f"${{access_point_id_{claim.purpose}}}": f"files-{claim.purpose}-id" for claim in each.plan.storage.claims
     }

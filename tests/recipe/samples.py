@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 from recipe.config import Recipe, parse
-from recipe.plan import Plan
+from recipe.plan import GpuPool, Plan
 from recipe.planner import make_plan
 
 STACK = "qwen3-32b-disagg"
@@ -26,6 +26,17 @@ DISAGG: dict[str, Any] = {
         "endpoint_cidrs": ["198.51.100.7/32"],
     },
 }
+MOCKER: dict[str, Any] = {
+    "engine": "mocker",
+    "workers": {
+        "prefill": {"replicas": 6, "tensor_parallel": 1, "cpu": 0.5, "memory_gib": 2},
+        "decode": {"replicas": 2, "tensor_parallel": 1, "cpu": 0.5, "memory_gib": 2},
+    },
+    "engine_tuning": {"context_length": 131072, "block_size": 64},
+    "hardware": {"cpu": {"instance_type": "m7i.xlarge", "nodes": 2}},
+    "serving": {"frontend": {"cpu": 0.5, "memory_gib": 1}},
+}
+"""Changes that make the mocker's twin of DISAGG."""
 AGG_WORKERS = {"worker": {"replicas": 8, "tensor_parallel": 2}}
 
 
@@ -40,13 +51,19 @@ def raw(**changes: Any) -> dict[str, Any]:
         if value is ...:
             target.pop(last, None)
         else:
-            target[last] = value
+            target[last] = copy.deepcopy(value)
     return data
 
 
 def recipe(**changes: Any) -> Recipe:
     """The parsed recipe of `raw(**changes)`."""
     return parse(raw(**changes))
+
+
+def gpu_pool(made: Plan) -> GpuPool:
+    """The GPU nodes of a plan that has some."""
+    assert made.gpu_pool is not None, "no GPU nodes are planned"
+    return made.gpu_pool
 
 
 def plan(*, placeholders: bool = False, stack: str = STACK, **changes: Any) -> Plan:

@@ -27,7 +27,7 @@ from recipe.constants import (
 )
 from recipe.graph import Component, Container
 from recipe.plan import Manifest
-from tests.recipe.samples import AGG_WORKERS, plan
+from tests.recipe.samples import AGG_WORKERS, MOCKER, gpu_pool, plan
 
 CRD = Path(__file__).parents[3] / "shared/reference/crd/nvidia.com_dynamographdeployments.full.2026-08-21.yaml.gz"
 
@@ -37,6 +37,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "agg round-robin": {"mode": "agg", "workers": AGG_WORKERS, "router__mode": "round-robin"},
     "h200": {"hardware__gpu": "h200", "budget__usd_per_hour": 1000},
     "b200": {"hardware__gpu": "b200", "budget__usd_per_hour": 1000},
+    "mocker": MOCKER,
     "privileged": {"serving__kv_transfer__privileged": True},
     "two frontends": {"serving__frontend__replicas": 2, "router__temperature": 0.5, "router__overlap_credit": 2.0},
 }
@@ -186,7 +187,7 @@ def test_workers_go_only_to_their_own_stacks_gpu_nodes(role: str) -> None:
     planned = plan()
     spec = pod(planned.objects.graph, role)
     assert spec["nodeSelector"] == {POOL_LABEL: planned.names.prefix}, "two stacks on one cluster never share GPUs"
-    assert spec["nodeSelector"].items() <= planned.gpu_pool.labels.items(), "else every worker stays Pending"
+    assert spec["nodeSelector"].items() <= gpu_pool(planned).labels.items(), "else every worker stays Pending"
 
 
 def test_the_frontend_goes_to_the_cpu_pool() -> None:

@@ -14,7 +14,7 @@ from recipe.config import parse
 from recipe.errors import Problem, RecipeError
 from recipe.names import LABEL_LIMIT, fit, make_names
 from recipe.planner import make_plan
-from tests.recipe.samples import AGG_WORKERS, STACK, plan, raw, recipe
+from tests.recipe.samples import AGG_WORKERS, STACK, gpu_pool, plan, raw, recipe
 
 H100 = catalogue.gpu_instance("p5.48xlarge")
 
@@ -30,7 +30,7 @@ def refused(**changes: Any) -> list[Problem]:
 
 def test_the_disaggregated_stack_takes_two_full_p5_nodes() -> None:
     made = plan()
-    assert (made.gpu_pool.instance_type, made.gpu_pool.count, made.gpus) == ("p5.48xlarge", 2, 16)
+    assert (gpu_pool(made).instance_type, gpu_pool(made).count, made.gpus) == ("p5.48xlarge", 2, 16)
     assert [node.gpus_used for node in made.placement.gpu_nodes] == [8, 8], "no GPU is paid for and idle"
     assert [node.efa_used for node in made.placement.gpu_nodes] == [32, 32], "4 EFA per GPU on p5 (facts/aws.md §1)"
 
@@ -53,7 +53,7 @@ def test_an_aggregated_stack_needs_no_efa() -> None:
 )
 def test_one_key_switches_the_gpu_and_everything_that_follows(gpu: str, instance: str, efa: int) -> None:
     made = plan(hardware__gpu=gpu, budget__usd_per_hour=400)
-    assert made.gpu_pool.instance_type == instance
+    assert gpu_pool(made).instance_type == instance
     assert {pool.efa for pool in made.workers} == {efa}, "GPUs of a worker × EFA per GPU of the type (facts/aws.md §4)"
 
 
@@ -292,7 +292,7 @@ def test_any_recipe_is_a_plan_that_adds_up_or_a_refusal(
         if unclear:
             pytest.fail(f"a refusal without path, reason or way out: {unclear}")
         return
-    instance = catalogue.gpu_instance(made.gpu_pool.instance_type)
+    instance = catalogue.gpu_instance(gpu_pool(made).instance_type)
     placed = [node.workers for node in made.placement.gpu_nodes]
     for pool in made.workers:
         assert sum(node.get(pool.role, 0) for node in placed) == pool.replicas, "every worker has a place"
@@ -304,7 +304,7 @@ def test_any_recipe_is_a_plan_that_adds_up_or_a_refusal(
         )
         assert node.gpus_used <= instance.gpus
         assert node.efa_used <= instance.efa_devices
-    assert made.gpu_pool.count * instance.gpus - made.gpus < instance.gpus, "no whole node idle"
+    assert gpu_pool(made).count * instance.gpus - made.gpus < instance.gpus, "no whole node idle"
     for cpu in made.placement.cpu_nodes:
         assert cpu.cpu_millis <= cpu.cpu_millis_allocatable
         assert cpu.memory_mib <= cpu.memory_mib_allocatable

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from recipe.names import digest
-from recipe.weights import PACKAGES_MOUNT, REQUIREMENTS, snapshot_path
+from recipe.weights import PACKAGES_MOUNT, REQUIREMENTS, WEIGHT_FILES, snapshot_path
 from tests.recipe.samples import plan
 from tests.recipe.scripts_support import Ended, Reply, Request, Server, run_job, serve
 
@@ -151,6 +151,25 @@ def test_only_what_is_missing_is_fetched(tmp_path: Path, packages: Path) -> None
     ended, server = download(tmp_path, packages, Hub())
     assert ended.code == 0
     assert not server.asked("GET", "model-00001"), "65 GB again for a lost manifest"
+
+
+def test_what_is_left_out_is_neither_fetched_nor_taken_for_verified_later(tmp_path: Path, packages: Path) -> None:
+    part, server = download(tmp_path, packages, Hub(), MODEL_FILES_WITHOUT=WEIGHT_FILES)
+    assert part.code == 0, part.log
+    assert [path.name for path in snapshot(tmp_path).iterdir()] == ["config.json"]
+    assert not server.asked("GET", "safetensors"), "65 GB for an engine that only pretends"
+    again, server = download(tmp_path, packages, Hub(), MODEL_FILES_WITHOUT=WEIGHT_FILES)
+    assert (again.code, server.requests) == (0, []), "a repeated `up` must not depend on the hub"
+    whole, _ = download(tmp_path, packages, Hub())
+    assert whole.code == 0, whole.log
+    assert (snapshot(tmp_path) / "model-00001.safetensors").read_bytes() == WEIGHTS, "a part never stands for the whole"
+
+
+def test_the_whole_stands_for_a_part(tmp_path: Path, packages: Path) -> None:
+    download(tmp_path, packages, Hub())
+    part, server = download(tmp_path, packages, Hub(), MODEL_FILES_WITHOUT=WEIGHT_FILES)
+    assert (part.code, server.requests) == (0, [])
+    assert (snapshot(tmp_path) / "model-00001.safetensors").exists(), "another stack may use them"
 
 
 @pytest.mark.parametrize("where", ["GET /tree/", "HEAD config.json", "GET model-00001.safetensors"])
