@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from recipe import catalogue
-from recipe.catalogue import CpuInstance, DynamoVersions, GpuInstance, KubernetesVersion, Model
+from recipe.catalogue import FP8_BLOCK, CpuInstance, DynamoVersions, GpuInstance, KubernetesVersion, Model
 from recipe.config import PROJECT, ROLES, Access, Capacity, CapacityBlock, Odcr, Recipe, Role, Spot
 from recipe.constants import CPU_POOL, GPU_PRESENT_LABEL, GPU_TOLERATION, PLATFORM_NAMESPACE, POOL_LABEL, STACK_LABEL
 from recipe.cost import gpu_price, make_cost
-from recipe.engines import engine_for
+from recipe.engines import ENGINES, engine_for
 from recipe.errors import Problem, RecipeError, suggest
 from recipe.kv_transfer import kv_transfer
 from recipe.names import check_stack, digest, make_names
@@ -131,14 +131,14 @@ def _check_pools(recipe: Recipe) -> list[Problem]:
         reason = f"mode {recipe.mode} has the pools {' and '.join(wanted)}"
         problems.append(Problem("workers", sorted(recipe.workers), reason, f"give exactly: {', '.join(wanted)}"))
     for role, pool in recipe.workers.items():
-        if pool.tensor_parallel % pool.expert_parallel:
-            reason = f"does not divide tensor_parallel {pool.tensor_parallel}"
+        if pool.gpus % pool.expert_parallel:
+            reason = f"does not divide the worker's {pool.gpus} GPUs (tensor_parallel × data_parallel)"
             problems.append(
                 Problem(
                     f"workers.{role}.expert_parallel",
                     pool.expert_parallel,
                     reason,
-                    "1, or a divisor of tensor_parallel",
+                    f"1, or a divisor of {pool.gpus}",
                 )
             )
         if pool.tuning.block_size is not None:
@@ -148,6 +148,10 @@ def _check_pools(recipe: Recipe) -> list[Problem]:
                     f"workers.{role}.tuning.block_size", pool.tuning.block_size, reason, "set engine_tuning.block_size"
                 )
             )
+    dtypes = {role: recipe.tuning(role).kv_cache_dtype for role in recipe.workers}
+    if len(set(dtypes.values())) > 1:
+        reason = "prefill and decode exchange KV blocks, so both need one type"
+        problems.append(Problem("workers", dtypes, reason, "set engine_tuning.kv_cache_dtype and none per pool"))
     if recipe.router.mode != "kv":
         problems += [
             Problem(
@@ -287,6 +291,15 @@ def _check_model(recipe: Recipe, model: Model) -> list[Problem]:
             )
         if pool.expert_parallel > 1 and not model.is_moe:
             problems.append(Problem(f"{path}.expert_parallel", pool.expert_parallel, f"{model.id} has no experts", "1"))
+        if pool.data_parallel > 1 and not model.is_moe:
+            reason = f"{model.id} has no experts to share, so each copy would be a worker of its own"
+            fix = f"data_parallel: 1 and replicas: {pool.replicas * pool.data_parallel}"
+            problems.append(Problem(f"{path}.data_parallel", pool.data_parallel, reason, fix))
+        cut = max(1, pool.gpus // pool.expert_parallel)
+        if model.is_moe and model.weight_dtype == "fp8" and model.intermediate_size % (cut * FP8_BLOCK):
+            reason = f"each expert is split over {cut} GPUs, {model.intermediate_size} / {cut} rows, which cuts blocks of {FP8_BLOCK} that share a scale"
+            fix = f"{pool.gpus}: whole experts on each GPU"
+            problems.append(Problem(f"{path}.expert_parallel", pool.expert_parallel, reason, fix))
         context = context_tokens(recipe, model, role)
         if context > model.yarn_context_tokens:
             reason = f"{model.id} goes to {model.yarn_context_tokens} tokens with YaRN"
@@ -320,7 +333,8 @@ class _Planner:
     def plan(self) -> Plan:
         recipe, chosen = self.recipe, self.chosen
         problems: list[Problem] = []
-        memory = {role: gpu_memory(recipe, chosen.model, chosen.gpu, role) for role in recipe.workers}
+        engine = ENGINES[recipe.engine]
+        memory = {role: gpu_memory(recipe, engine, chosen.model, chosen.gpu, role) for role in recipe.workers}
         for one in memory.values():
             problems += check_gpu_memory(recipe, chosen.model, chosen.gpu, one)
         efa = {role: self._efa(role) for role in recipe.workers}
@@ -379,8 +393,9 @@ class _Planner:
                 component=role,
                 replicas=pool.replicas,
                 tensor_parallel=pool.tensor_parallel,
+                data_parallel=pool.data_parallel,
                 expert_parallel=pool.expert_parallel,
-                gpus=pool.tensor_parallel,
+                gpus=pool.gpus,
                 efa=efa[role],
                 image=self.chosen.versions.runtime_image(self.recipe.engine, efa=efa[role] > 0),
                 kv_cache_tokens=memory[role].kv_tokens,
@@ -563,13 +578,19 @@ class _Planner:
             warnings.append(
                 "no AMI release is pinned for the GPU nodes: set hardware.ami_release (docs/unverified.md has the command)"
             )
+        used = sum(pool.replicas * pool.gpus for pool in recipe.workers.values())
+        if recipe.mode == "disagg" and used <= chosen.gpu.gpus:
+            warnings.append(
+                "prefill and decode share one node: transfers inside a node have failed with EAGAIN (ai-dynamo/dynamo#7764); "
+                "with twice the replicas each role has nodes of its own"
+            )
         idle = self._idle_gpus()
         if idle:
             warnings.append(f"{idle} GPUs are paid for and not used: whole nodes have {chosen.gpu.gpus} each")
         return tuple(warnings)
 
     def _idle_gpus(self) -> int:
-        used = sum(pool.replicas * pool.tensor_parallel for pool in self.recipe.workers.values())
+        used = sum(pool.replicas * pool.gpus for pool in self.recipe.workers.values())
         return -used % self.chosen.gpu.gpus
 
 
