@@ -11,7 +11,7 @@ import pytest
 from rehearsal.engine import Engine
 from rehearsal.session import Session
 
-from .life import Life
+from .life import STACK, Life
 
 StartLife = Callable[..., Life]
 
@@ -31,7 +31,7 @@ def start(engine: Engine) -> Iterator[StartLife]:
 def _starting(engine: Engine) -> Iterator[StartLife]:
     with ExitStack() as sessions:
 
-        def begin(**how: Any) -> Life:
-            return Life(sessions.enter_context(Session(engine=engine, **{"clock": "off", **how})))
+        def begin(stack: str = STACK, **how: Any) -> Life:
+            return Life(sessions.enter_context(Session(engine=engine, **{"clock": "off", **how})), stack)
 
         yield begin

@@ -55,15 +55,15 @@ class Steps:
 class Life:
     """One stack of the real program in `session`."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        session.init_stack(STACK)
-        self.file = session.project / "stacks" / f"Pulumi.{STACK}.yaml"
+    def __init__(self, session: Session, stack: str = STACK) -> None:
+        self.session, self.stack = session, stack
+        session.init_stack(stack)
+        self.file = session.project / "stacks" / f"Pulumi.{stack}.yaml"
 
     # Commands
 
     def run(self, *args: str, **how: Any) -> Result:
-        return self.session.run([*args, "--stack", STACK], **how)
+        return self.session.run([*args, "--stack", self.stack], **how)
 
     def up(self, *args: str, on_event: Callable[[Event], None] | None = None) -> Result:
         return self.run("up", "--yes", "--skip-preview", *args, on_event=on_event)
@@ -132,7 +132,7 @@ class Life:
 
     def state(self, name: str) -> dict[str, Any] | None:
         """A resource in the engine's state, by its logical name."""
-        return next((r for r in self.session.resources(STACK) if r["urn"].endswith(f"::{name}")), None)
+        return next((r for r in self.session.resources(self.stack) if r["urn"].endswith(f"::{name}")), None)
 
     def gpu_hours_began(self, since: int = 0) -> list[Row]:
         """Every GPU instance that ran, hence was paid for."""
