@@ -101,6 +101,12 @@ DeploymentId = Annotated[
 Revision = Annotated[
     str, _matching(r"[0-9a-f]{40}", "not a commit hash", "the 40 hex digits of a commit: a branch name moves")
 ]
+ChartVersion = Annotated[
+    str,
+    _matching(
+        r"v?\d+\.\d+\.\d+(-[\w.]+)?", "not a chart version", "it looks like 0.19.3, with a v where the chart writes one"
+    ),
+]
 Parallelism = Literal[1, 2, 4, 8]
 
 GpuKind = Literal["h100", "h200", "b200"]
@@ -379,6 +385,16 @@ class Versions(Frozen):
     """Dynamo release: platform chart, operator and runtime images. Unset: the catalogue's."""
     kubernetes: str | None = None
     """EKS version. Unset: the catalogue's. An upgrade goes one minor version at a time."""
+    engine: Annotated[str, Field(pattern=r"^v?\d+\.\d+(\.\d+)?\w*$")] | None = None
+    """Engine version you count on, like 0.31.0: a release of Dynamo with another one is refused. Unset: what the release ships."""
+    driver: Annotated[int, Field(ge=450, le=999)] | None = None
+    """Branch of the NVIDIA driver in hardware.ami_release, like 580. Unset: that of the catalogue's AMI."""
+    platform_chart: ChartVersion | None = None
+    """dynamo-platform. Unset: the release's own, and no other one is accepted."""
+    nvidia_device_plugin: ChartVersion | None = None
+    """Chart of the NVIDIA device plugin. Unset: the catalogue's. 0.19.0 to 0.19.2 are refused: they break EFA."""
+    efa_device_plugin: ChartVersion | None = None
+    """Chart of the EFA device plugin. Unset: the catalogue's. b200 needs 0.5.13 or newer."""
 
 
 class Foundation(Frozen):

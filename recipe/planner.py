@@ -243,10 +243,22 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
     if versions and kubernetes:
         problems += [
             Problem(
-                "versions", f"{dynamo} on {kubernetes_name}", reason, "leave both unset for the pair in the catalogue"
+                "versions",
+                f"{dynamo} on {kubernetes_name}",
+                reason,
+                "leave what is named here unset for what the catalogue has tested together",
             )
             for reason in catalogue.check(
-                dynamo, kubernetes_name, driver=kubernetes.gpu_ami.driver, ami_release=hardware.ami_release
+                dynamo,
+                kubernetes_name,
+                driver=recipe.versions.driver or kubernetes.gpu_ami.driver,
+                ami_release=hardware.ami_release,
+                engine=recipe.engine,
+                engine_version=recipe.versions.engine,
+                platform_chart=recipe.versions.platform_chart,
+                nvidia_device_plugin=recipe.versions.nvidia_device_plugin,
+                efa_device_plugin=recipe.versions.efa_device_plugin,
+                gpu=hardware.gpu,
             )
         ]
     fitting = catalogue.gpu_instances(gpu=hardware.gpu)
@@ -524,7 +536,7 @@ class _Planner:
             release="dynamo-platform",
             chart=chart.name,
             repository=chart.repository,
-            version=chart.version,
+            version=self.recipe.versions.platform_chart or chart.version,
             namespace=PLATFORM_NAMESPACE,
             values={"global": off},
             timeout_seconds=900,  # upstream's own Terraform for EKS (facts/dynamo.md §2)
@@ -550,12 +562,15 @@ class _Planner:
                 release=chart.name,
                 chart=chart.name,
                 repository=chart.repository,
-                version=chart.version,
+                version=asked or chart.version,
                 namespace="kube-system",  # both run as system-node-critical
                 values=values,
                 timeout_seconds=300,
             )
-            for chart, values in ((catalogue.NVIDIA_DEVICE_PLUGIN, nvidia), (catalogue.EFA_DEVICE_PLUGIN, efa))
+            for chart, values, asked in (
+                (catalogue.NVIDIA_DEVICE_PLUGIN, nvidia, self.recipe.versions.nvidia_device_plugin),
+                (catalogue.EFA_DEVICE_PLUGIN, efa, self.recipe.versions.efa_device_plugin),
+            )
         )
 
     def _warnings(self) -> tuple[str, ...]:

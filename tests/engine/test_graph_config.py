@@ -55,6 +55,16 @@ def test_the_other_pool_keeps_its_config(edited: list[Row]) -> None:
     assert did(edited, "serving-prefill-config") == []
 
 
+def test_another_cluster_has_them_too(life: Life, edited: list[Row]) -> None:
+    assert edited
+    maps = {one["urn"] for one in life.exists("ConfigMap")}
+    life.edit({"deployment_id": "two"})
+    succeed(life.up())
+    assert {one["urn"] for one in life.exists("ConfigMap")} == maps
+    (graph,) = life.exists("DynamoGraphDeployment")
+    assert graph["extra"]["state"] == "successful"
+
+
 def test_nothing_is_left_to_change_and_destroy_leaves_nothing(life: Life, edited: list[Row]) -> None:
     assert edited
     succeed(life.up("--expect-no-changes"))
