@@ -35,9 +35,10 @@ class Serving(pulumi.ComponentResource):
         super().__init__("dynamo-recipes:serving:Serving", name, None, opts)
         objects = args.plan.objects
         inside = pulumi.ResourceOptions(parent=self, depends_on=[args.namespace])
-        configs = [
-            create(f"{name}-{purpose}-config", manifest, inside) for purpose, manifest in objects.graph_config.items()
-        ]
+        # Another content is another name, so the new one can exist before the graph asks for it, and the old one goes when
+        # the graph no longer does. Deleted first, the graph would have to be deleted with it, and its workers meanwhile.
+        beside = pulumi.ResourceOptions(parent=self, depends_on=[args.namespace], delete_before_replace=False)
+        configs = [create(f"{name}-{role}-config", manifest, beside) for role, manifest in objects.graph_config.items()]
         graph = create(
             f"{name}-graph",
             objects.graph,

@@ -101,6 +101,12 @@ DeploymentId = Annotated[
 Revision = Annotated[
     str, _matching(r"[0-9a-f]{40}", "not a commit hash", "the 40 hex digits of a commit: a branch name moves")
 ]
+ChartVersion = Annotated[
+    str,
+    _matching(
+        r"v?\d+\.\d+\.\d+(-[\w.]+)?", "not a chart version", "it looks like 0.19.3, with a v where the chart writes one"
+    ),
+]
 Parallelism = Literal[1, 2, 4, 8]
 
 GpuKind = Literal["h100", "h200", "b200"]
@@ -121,39 +127,75 @@ class Tuning(Frozen):
     """
 
     context_length: Annotated[int, Field(ge=1024, le=1_048_576)] | None = None
-    """Longest prompt plus answer, tokens. Above the model's native length, YaRN scaling is set. Larger: fewer requests fit the KV cache."""
+    """Longest prompt plus answer, tokens. Above the model's native length, YaRN scaling is set. Larger: fewer requests fit the KV cache
+    at once, so under load more of them queue (higher TTFT); no effect on ITL by itself."""
     block_size: Literal[16, 32, 64, 128] | None = None
-    """KV cache block, tokens. The router counts in the same blocks, so it is one value for all pools. Smaller: more prefix hits, more bookkeeping."""
+    """KV cache block, tokens. The router counts in the same blocks, so it is one value for all pools. Smaller: more prefix hits (lower
+    TTFT of repeated prompts), more bookkeeping and smaller transfers. No effect on ITL worth naming. Unset: the engine's (TRT-LLM: 32)."""
     gpu_memory_fraction: Annotated[float, Field(gt=0.3, le=0.98)] | None = None
-    """Share of GPU memory for weights and KV cache. Higher: more concurrent requests (better throughput), less room for peaks."""
+    """vLLM: share of the whole GPU memory for weights and KV cache. TRT-LLM: share of what is free after loading, for the KV cache alone.
+    Higher: more requests fit at once, so less queueing (lower TTFT under load), at a higher ITL; too high, and peaks run out of memory."""
     kv_cache_dtype: Literal["auto", "fp8"] | None = None
-    """fp8 halves KV bytes: twice the requests or context, and half the bytes from prefill to decode, for some accuracy."""
+    """fp8 halves KV bytes: twice the requests or context in the cache (less queueing), half the bytes from prefill to decode (lower TTFT)
+    and to read at each step (lower ITL with long contexts), for some accuracy. One type for both sides of a transfer. auto: the checkpoint's."""
     prefix_caching: bool | None = None
-    """Reuse KV blocks of shared prefixes: lower TTFT for repeated prompts. Decode workers of a disaggregated graph gain nothing from it."""
+    """Reuse KV blocks of shared prefixes (TRT-LLM calls it block reuse): lower TTFT for repeated prompts, no effect on ITL. Decode workers
+    of a disaggregated graph gain nothing from it, so there it is off unless asked for."""
+    chunked_prefill: bool | None = None
+    """Split long prompts over several steps: ITL of the requests beside them stays low, their own TTFT rises a little. Off, a prompt must
+    fit one step (max_batch_tokens). Unset: the engine's (vLLM: on, TRT-LLM: off)."""
+    cuda_graphs: bool | None = None
+    """Record the decode step once and replay it: lower ITL, most at small batches; costs some GPU memory and minutes at start, no effect on
+    TTFT. TRT-LLM: true also rounds batches up to the next recorded size. Unset: the engine's (both: on)."""
     async_scheduling: bool | None = None
-    """Prepare the next step while the GPU works: lower ITL."""
+    """Prepare the next step while the GPU works (TRT-LLM calls it the overlap scheduler): lower ITL, no effect on TTFT. Prefill workers of
+    TRT-LLM never have it."""
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Requests in one step. Higher: more throughput, higher ITL."""
+    """Requests in one step. Higher: more throughput and less queueing (lower TTFT under load), higher ITL."""
     max_batch_tokens: Annotated[int, Field(ge=256, le=1_048_576)] | None = None
     """Tokens in one step. Higher: lower TTFT of long prompts, higher ITL of the requests beside them."""
     extra_args: tuple[str, ...] = ()
     """Passed to the engine as they are, last: for flags this schema does not know. Nothing checks them."""
+    extra_engine_config: dict[str, Any] = {}
+    """TRT-LLM only: keys of its YAML that this schema does not know, laid over what is rendered. Nothing checks their values; a key that
+    has a setting here is refused."""
 
     def over(self, base: Tuning) -> Tuning:
-        """These settings, with `base` where unset. `extra_args` are base's first, then these."""
-        own = {key: value for key, value in self if value is not None and key != "extra_args"}
-        return base.model_copy(update={**own, "extra_args": (*base.extra_args, *self.extra_args)})
+        """These settings, with `base` where unset. `extra_args` are base's first, then these; `extra_engine_config` is merged key by key."""
+        added = ("extra_args", "extra_engine_config")
+        own = {key: value for key, value in self if value is not None and key not in added}
+        return base.model_copy(
+            update={
+                **own,
+                "extra_args": (*base.extra_args, *self.extra_args),
+                "extra_engine_config": merged(base.extra_engine_config, self.extra_engine_config),
+            }
+        )
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `over` on top, objects merged key by key and everything else replaced."""
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
 
 
 class WorkerPool(Frozen):
-    """Workers of one role. A worker is one pod with all GPUs of its tensor parallel group."""
+    """Workers of one role. A worker is one pod with tensor_parallel × data_parallel GPUs."""
 
     replicas: Annotated[int, Field(ge=1, le=64)]
     """Workers of this role."""
     tensor_parallel: Parallelism
-    """GPUs a worker's layers are split over. More: lower ITL and room for larger models, but more time in all-reduce."""
+    """GPUs a worker's layers are split over. More: lower TTFT and ITL of each request and room for larger models, but more time in
+    all-reduce, so less throughput per GPU."""
+    data_parallel: Parallelism = 1
+    """Copies of the attention layers in one worker, each with requests and a KV cache of its own, behind one set of experts (MoE only; for
+    a dense model more replicas do the same). More: higher throughput, ITL and TTFT of a single request as with tensor_parallel alone."""
     expert_parallel: Parallelism = 1
-    """GPUs a worker's experts are spread over (MoE only); divides tensor_parallel."""
+    """GPUs a worker's whole experts are spread over (MoE only); divides the worker's GPUs. 1: every expert is split over all of them.
+    More: less all-reduce, so lower ITL at large batches; at small ones uneven load raises it. TTFT likewise."""
     tuning: Tuning = Tuning()
     """Overrides `engine_tuning` for this role."""
     cpu: Annotated[float, Field(ge=0.1, le=128)] = 16
@@ -162,6 +204,11 @@ class WorkerPool(Frozen):
     """Memory request and limit of a worker, shared memory included. EFA wants at least 128 where all 32 devices are visible. Engine mocker: 1 or 2."""
     shared_memory_gib: Annotated[int, Field(ge=1, le=512)] = 80
     """/dev/shm of a worker (upstream: 80 GiB with NIXL)."""
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of one worker."""
+        return self.tensor_parallel * self.data_parallel
 
 
 class Router(Frozen):
@@ -189,6 +236,9 @@ class Frontend(Frozen):
 class KvTransfer(Frozen):
     """How the KV cache goes from prefill to decode workers. Only used by disagg."""
 
+    backend: Literal["libfabric", "ucx"] = "libfabric"
+    """What NIXL uses over EFA. ucx is for TRT-LLM only, whose documentation for EFA names it (docs/unverified.md); vLLM's falls back to TCP.
+    A wrong one shows as a TTFT of about 100 s; no effect on ITL."""
     privileged: bool = False
     """Run workers privileged. Sources disagree whether IPC_LOCK alone is enough for EFA (docs/unverified.md): the switch if it is not."""
 
@@ -339,6 +389,16 @@ class Versions(Frozen):
     """Dynamo release: platform chart, operator and runtime images. Unset: the catalogue's."""
     kubernetes: str | None = None
     """EKS version. Unset: the catalogue's. An upgrade goes one minor version at a time."""
+    engine: Annotated[str, Field(pattern=r"^v?\d+\.\d+(\.\d+)?\w*$")] | None = None
+    """Engine version you count on, like 0.31.0: a release of Dynamo with another one is refused. Unset: what the release ships."""
+    driver: Annotated[int, Field(ge=450, le=999)] | None = None
+    """Branch of the NVIDIA driver in hardware.ami_release, like 580. Unset: that of the catalogue's AMI."""
+    platform_chart: ChartVersion | None = None
+    """dynamo-platform. Unset: the release's own, and no other one is accepted."""
+    nvidia_device_plugin: ChartVersion | None = None
+    """Chart of the NVIDIA device plugin. Unset: the catalogue's. 0.19.0 to 0.19.2 are refused: they break EFA."""
+    efa_device_plugin: ChartVersion | None = None
+    """Chart of the EFA device plugin. Unset: the catalogue's. b200 needs 0.5.13 or newer."""
 
 
 class Foundation(Frozen):

@@ -23,7 +23,12 @@ def gpu_price(recipe: Recipe, instance: GpuInstance) -> catalogue.Price | None:
     Spot has no list price: the on-demand price stands for it, as an upper bound.
     """
     name = f"{instance.name}/capacity-block" if recipe.hardware.capacity.kind == "capacity-block" else instance.name
-    return catalogue.price(name)
+    return _price(name)
+
+
+def _price(name: str) -> catalogue.Price | None:
+    """The price, or None where none is known: a new instance type can be planned before anybody knows what it costs."""
+    return catalogue.price(name) if name in catalogue.PRICES else None
 
 
 def cached_bytes(model: Model, gpu: GpuInstance | None) -> int:
@@ -40,7 +45,7 @@ def make_cost(recipe: Recipe, model: Model, gpu: GpuInstance | None, gpu_nodes: 
     through_nat = weights_gb + images_gb
     hourly = [
         *([_hourly(f"GPU nodes, {gpu.name}", gpu_nodes, gpu_price(recipe, gpu))] if gpu and gpu_nodes else []),
-        _hourly(f"CPU nodes, {cpu.name}", recipe.hardware.cpu.nodes, catalogue.price(cpu.name)),
+        _hourly(f"CPU nodes, {cpu.name}", recipe.hardware.cpu.nodes, _price(cpu.name)),
         _hourly("EKS control plane", 1, catalogue.price("eks/standard")),
         _hourly("NAT gateway", 1, catalogue.price("nat/hour")),
         _hourly("public IPv4 address", 1, catalogue.price("ipv4/hour")),

@@ -6,6 +6,7 @@ itself (probes, discovery environment, services) is not written here.
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,12 +15,15 @@ from pydantic.alias_generators import to_camel
 from recipe.config import Role
 from recipe.constants import CPU_POOL, GPU_RESOURCE, GPU_TOLERATION, GRAPH_LABEL, POOL_LABEL
 from recipe.context import RenderContext
-from recipe.engines import EngineWorker, engine_for
+from recipe.engines import ENGINES, Engine, EngineWorker, engine_for
+from recipe.engines.worker import CONFIG_FILE, CONFIG_MOUNT
 from recipe.kv_transfer import KvTransferBundle, kv_transfer
+from recipe.names import digest
 from recipe.plan import ClaimPlan, Manifest, WorkerPlan
 
 COMPONENT_LABEL: Final = "nvidia.com/dynamo-component"
 """Set by the operator on every pod: the component's name."""
+CONFIG_VOLUME: Final = "engine-config"
 WORKDIR: Final = "/workspace"
 """Working directory of Dynamo's images (upstream EKS example disagg-p5)."""
 GRACE_SECONDS: Final = 60
@@ -81,9 +85,14 @@ class ClaimSource(Wire):
     read_only: bool | None = None
 
 
+class ConfigMapSource(Wire):
+    name: str
+
+
 class Volume(Wire):
     name: str
-    persistent_volume_claim: ClaimSource
+    persistent_volume_claim: ClaimSource | None = None
+    config_map: ConfigMapSource | None = None
 
 
 class PodSpec(Wire):
@@ -122,8 +131,8 @@ class Graph(Wire):
     spec: GraphSpec
 
 
-def make_graph(context: RenderContext) -> Graph:
-    """The graph of a stack: the frontend, and one component per role."""
+def make_graph(context: RenderContext, graph_config: dict[str, Manifest]) -> Graph:
+    """The graph of a stack: the frontend, and one component per role, which mounts its part of `graph_config`."""
     engine = engine_for(context.recipe.engine)[0]
     assert engine is not None, f"the planner refuses engine {context.recipe.engine} before it renders anything"
     return Graph(
@@ -136,7 +145,7 @@ def make_graph(context: RenderContext) -> Graph:
         ),
         spec=GraphSpec(
             backend_framework=engine.framework,
-            components=(_frontend(context), *(_worker(context, plan) for plan in context.workers)),
+            components=(_frontend(context), *(_worker(context, plan, graph_config) for plan in context.workers)),
         ),
     )
 
@@ -205,28 +214,61 @@ _CANARY_OFF: Final = {"DYN_HEALTH_CHECK_ENABLED": "false"}
 and then restart a worker that is only busy. Off in upstream's recipes too; /live and /health still watch the process."""
 
 
-def _worker(context: RenderContext, plan: WorkerPlan) -> Component:
+def _engine_worker(context: RenderContext, plan: WorkerPlan) -> EngineWorker:
+    engine = ENGINES[context.recipe.engine]
+    compiled = context.claim("compilation").mount
+    return EngineWorker(
+        recipe=context.recipe,
+        role=plan.role,
+        model=context.model,
+        gpu=context.gpu,
+        snapshot_path=context.snapshot_path,
+        cache_path=f"{compiled}/{compilation_key(context, plan)}" if engine.keeps_compiled else "",
+        kv_transfer=kv_transfer(context.recipe, plan.role, context.gpu),
+    )
+
+
+def make_graph_config(context: RenderContext) -> dict[str, Manifest]:
+    """The engine's own configuration files as ConfigMaps, by role; empty where flags say everything.
+
+    The name carries graph, role and content: stacks of one namespace never collide (upstream's `llm-config` does), and another
+    content is another name in the pod template, which rolls the workers. So it can be immutable, and the kubelet need not watch it.
+    """
+    engine = ENGINES[context.recipe.engine]
+    maps: dict[str, Manifest] = {}
+    for plan in context.workers:
+        config = engine.config(_engine_worker(context, plan))
+        if config is None:
+            continue
+        # JSON is YAML, and the standard library writes it.
+        data = {CONFIG_FILE: json.dumps(config, indent=2) + "\n"}
+        name = f"{context.names.graph}-{plan.role}-{digest(json.dumps(data))}"
+        metadata = {"name": name, "namespace": context.names.namespace, "labels": context.labels}
+        maps[plan.role] = {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": metadata,
+            "immutable": True,
+            "data": data,
+        }
+    return maps
+
+
+def _worker(context: RenderContext, plan: WorkerPlan, graph_config: dict[str, Manifest]) -> Component:
     recipe = context.recipe
     pool = recipe.workers[plan.role]
     engine = engine_for(recipe.engine)[0]
     assert engine is not None, f"the planner refuses engine {recipe.engine} before it renders anything"
-    bundle = kv_transfer(recipe, plan.role, context.gpu)
-    caches = (context.claim("compilation"),) if engine.on_gpus else ()
-    worker = EngineWorker(
-        recipe=recipe,
-        role=plan.role,
-        model=context.model,
-        snapshot_path=context.snapshot_path,
-        cache_path=f"{context.claim('compilation').mount}/{compilation_key(context, plan)}" if engine.on_gpus else "",
-        kv_transfer=bundle,
-    )
+    worker = _engine_worker(context, plan)
+    bundle = worker.kv_transfer
+    mounts, volumes = _worker_volumes(context, engine, graph_config.get(plan.role))
     container = Container(
         image=plan.image,
         command=engine.command,
         args=engine.args(worker),
         env=_env(OFFLINE | _CANARY_OFF | engine.env(worker) | (bundle.env if bundle else {})),
         resources=_worker_resources(context, plan, bundle),
-        volume_mounts=(_mount(context.claim("model"), read_only=True), *(_mount(claim) for claim in caches)),
+        volume_mounts=mounts,
         security_context=bundle.security_context if bundle else None,
     )
     return Component(
@@ -238,13 +280,30 @@ def _worker(context: RenderContext, plan: WorkerPlan) -> Component:
             metadata=Metadata(labels=context.labels),
             spec=PodSpec(
                 containers=(container,),
-                volumes=(_volume(context.claim("model"), read_only=True), *(_volume(claim) for claim in caches)),
+                volumes=volumes,
                 node_selector={POOL_LABEL: context.names.prefix if engine.on_gpus else CPU_POOL},
                 tolerations=(GPU_TOLERATION,) if engine.on_gpus else None,
                 affinity=_affinity(context, plan.role, bundle),
             ),
         ),
     )
+
+
+def _worker_volumes(
+    context: RenderContext, engine: Engine, config: Manifest | None
+) -> tuple[tuple[VolumeMount, ...], tuple[Volume, ...]]:
+    """Weights, what the engine compiles, and its configuration, each where it has one."""
+    mounts, volumes = (
+        [_mount(context.claim("model"), read_only=True)],
+        [_volume(context.claim("model"), read_only=True)],
+    )
+    if engine.keeps_compiled:
+        mounts.append(_mount(context.claim("compilation")))
+        volumes.append(_volume(context.claim("compilation")))
+    if config is not None:
+        mounts.append(VolumeMount(name=CONFIG_VOLUME, mount_path=CONFIG_MOUNT, read_only=True))
+        volumes.append(Volume(name=CONFIG_VOLUME, config_map=ConfigMapSource(name=config["metadata"]["name"])))
+    return tuple(mounts), tuple(volumes)
 
 
 def _worker_resources(context: RenderContext, plan: WorkerPlan, bundle: KvTransferBundle | None) -> Resources:
@@ -259,14 +318,15 @@ def _worker_resources(context: RenderContext, plan: WorkerPlan, bundle: KvTransf
 
 
 def compilation_key(context: RenderContext, plan: WorkerPlan) -> str:
-    """What compiled code depends on, as a directory: image version, GPU, tensor parallelism, weight type.
+    """What compiled code depends on, as a directory: image version, GPU, parallelism, weight type.
 
     The CRD's `compilationCache` is not used: the operator then sets VLLM_CACHE_ROOT to the root of the claim, after our own
     value (backend_vllm.go@003d1ee), and every version and GPU type would share one directory.
     """
     assert context.gpu is not None, "without GPUs nothing is compiled"
     version = plan.image.rpartition(":")[2]
-    return f"{context.recipe.engine}-{version}/{context.gpu.gpu}-tp{plan.tensor_parallel}-{context.model.weight_dtype}"
+    parallel = f"tp{plan.tensor_parallel}" + (f"-dp{plan.data_parallel}" if plan.data_parallel > 1 else "")
+    return f"{context.recipe.engine}-{version}/{context.gpu.gpu}-{parallel}-{context.model.weight_dtype}"
 
 
 def _affinity(context: RenderContext, role: Role, bundle: KvTransferBundle | None) -> Manifest | None:

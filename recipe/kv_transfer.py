@@ -1,16 +1,18 @@
 """KV transfer over EFA: everything that must change together, from one function. Half of it is worse than none.
 
-vLLM's NIXL connector uses UCX unless its own configuration names LIBFABRIC; over EFA, UCX falls back to TCP without an error and
-a first token takes about 100 s (facts/dynamo.md §5.2, facts/aws.md §4).
+Both engines move the cache with NIXL, and NIXL uses UCX unless told LIBFABRIC: vLLM by its connector's own configuration, TensorRT-LLM
+by an environment variable. Over EFA, UCX falls back to TCP without an error and a first token takes about 100 s (facts/dynamo.md §5.2,
+facts/aws.md §4).
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeAlias
 
 from recipe.catalogue import GpuInstance
-from recipe.config import Frozen, Recipe, Role
+from recipe.config import EngineName, Frozen, Recipe, Role
 from recipe.constants import EFA_RESOURCE, GRAPH_LABEL
 
 NIXL_METRICS_PORT: Final = 19090
@@ -43,6 +45,9 @@ class KvTransferBundle(Frozen):
     image_suffix: str
     """Of the runtime image's tag: the variant with EFA's libfabric."""
     args: tuple[str, ...]
+    """For vLLM."""
+    engine_config: dict[str, Any]
+    """Keys of the engine's own YAML, for TensorRT-LLM."""
     env: dict[str, str]
     efa: int
     """EFA devices per worker: the share of the node's devices that belongs to its GPUs."""
@@ -70,19 +75,44 @@ def kv_transfer(recipe: Recipe, role: Role, instance: GpuInstance | None) -> KvT
     """The bundle of `role`'s workers on `instance`; None where nothing is transferred: one worker does both, or only pretends to."""
     if recipe.mode == "agg" or instance is None:
         return None
+    args, engine_config, env = _SWITCHES[recipe.engine](recipe.serving.kv_transfer.backend.upper(), role)
+    return KvTransferBundle(
+        image_suffix="-efa",
+        args=args,
+        engine_config=engine_config,
+        env=_ENV | env,
+        efa=instance.efa_for(recipe.workers[role].gpus),
+        security_context=_security_context(recipe.serving.kv_transfer.privileged),
+    )
+
+
+_Switch: TypeAlias = tuple[tuple[str, ...], dict[str, Any], dict[str, str]]
+"""Arguments, keys of the engine's YAML, environment."""
+
+
+def _vllm(backend: str, role: Role) -> _Switch:
     config = {
         "kv_connector": "NixlConnector",
         "kv_role": _KV_ROLES[role],
         # Only this moves NIXL off UCX; environment variables are ignored (vllm-project/vllm#41814).
-        "kv_connector_extra_config": {"backends": ["LIBFABRIC"]},
+        "kv_connector_extra_config": {"backends": [backend]},
     }
-    return KvTransferBundle(
-        image_suffix="-efa",
-        args=("--kv-transfer-config", json.dumps(config, separators=(",", ":"))),
-        env=_ENV,
-        efa=instance.efa_for(recipe.workers[role].tensor_parallel),
-        security_context=_security_context(recipe.serving.kv_transfer.privileged),
-    )
+    return ("--kv-transfer-config", json.dumps(config, separators=(",", ":"))), {}, {}
+
+
+def _trtllm(backend: str, _role: Role) -> _Switch:
+    env = {
+        # Read once, when the process starts; misspelt, it is UCX (TensorRT-LLM docs/source/features/disagg-serving-aws-efa.md@7cdfd67).
+        "TRTLLM_NIXL_KVCACHE_BACKEND": backend,
+        # The line that says which backend it became has level INFO.
+        "TLLM_LOG_LEVEL": "INFO",
+    }
+    # Said, because DEFAULT is whatever one of four environment variables names (llm_args.py@0004396), and none is no transfer at all.
+    return (), {"cache_transceiver_config": {"backend": "NIXL"}}, env
+
+
+_SWITCHES: Final[dict[EngineName, Callable[[str, Role], _Switch]]] = {"vllm": _vllm, "trtllm": _trtllm}
+"""What makes each engine send and receive with NIXL, and NIXL use a backend."""
 
 
 def _security_context(privileged: bool) -> dict[str, Any]:

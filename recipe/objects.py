@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recipe.admission import admission_account, admission_job
 from recipe.context import RenderContext
-from recipe.graph import make_graph
+from recipe.graph import make_graph, make_graph_config
 from recipe.plan import Manifest, Objects
 from recipe.readiness import readiness_account, readiness_job
 from recipe.storage_objects import storage_class, volume, volume_claim
@@ -15,7 +15,8 @@ __all__ = ["RenderContext", "build_objects"]
 
 def build_objects(context: RenderContext) -> Objects:
     """All objects in wire form. Values only the cloud knows stand in them as `recipe.plan.Late` names them."""
-    graph = make_graph(context).wire()
+    graph_config = make_graph_config(context)
+    graph = make_graph(context, graph_config).wire()
     weights_config, weights = weights_job(context)
     admission_config, admission = admission_job(context, graph)
     readiness_config, readiness = readiness_job(context, graph)
@@ -34,7 +35,7 @@ def build_objects(context: RenderContext) -> Objects:
         admission_binding=admits_binding,
         admission_config=admission_config,
         admission_job=admission,
-        graph_config={},
+        graph_config=graph_config,
         graph=graph,
         readiness_account=reads,
         readiness_role=reads_role,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from recipe.catalogue import GIB, CpuInstance, GpuInstance, Model
 from recipe.config import Recipe, Role
@@ -18,8 +18,6 @@ from recipe.plan import CpuUse, GpuMemory, Manifest, NodePlacement
 
 GPU_OVERHEAD_GIB: Final = 6.0
 """CUDA context, NCCL, activations and CUDA graphs per GPU. An assumption of ours (docs/unverified.md)."""
-DEFAULT_MEMORY_FRACTION: Final = 0.90
-"""Of every recipe of upstream for vLLM (facts/dynamo.md §4)."""
 
 _QUANTITY: Final = {"m": 0.001, "": 1.0, "Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 
@@ -61,12 +59,25 @@ def context_tokens(recipe: Recipe, model: Model, role: Role) -> int:
     return recipe.tuning(role).context_length or model.native_context_tokens
 
 
-def gpu_memory(recipe: Recipe, model: Model, instance: GpuInstance, role: Role) -> GpuMemory:
+class MemoryRule(Protocol):
+    """What an engine takes `gpu_memory_fraction` to be a fraction of."""
+
+    @property
+    def default_memory_fraction(self) -> float: ...
+
+    def usable_gib(self, total_gib: float, taken_gib: float, fraction: float) -> float:
+        """GiB per GPU for weights, overhead and KV cache together; `taken_gib` is the first two."""
+        ...
+
+
+def gpu_memory(recipe: Recipe, engine: MemoryRule, model: Model, instance: GpuInstance, role: Role) -> GpuMemory:
     """Weights, overhead and what remains for the KV cache on each GPU of a worker."""
     pool, tuning = recipe.workers[role], recipe.tuning(role)
-    usable = instance.gpu_memory_gib * (tuning.gpu_memory_fraction or DEFAULT_MEMORY_FRACTION)
-    weights = model.weight_gib / pool.tensor_parallel
-    kv = usable - weights - GPU_OVERHEAD_GIB
+    weights = model.weight_gib_per_gpu(pool.tensor_parallel, pool.data_parallel)
+    taken = weights + GPU_OVERHEAD_GIB
+    fraction = tuning.gpu_memory_fraction or engine.default_memory_fraction
+    usable = engine.usable_gib(instance.gpu_memory_gib, taken, fraction)
+    kv = usable - taken
     per_token = model.kv_bytes_per_token("fp8" if tuning.kv_cache_dtype == "fp8" else "bfloat16")
     # Beyond one KV head per GPU the heads are replicated, so memory per GPU stops shrinking.
     per_gpu = per_token / min(pool.tensor_parallel, model.kv_heads)
@@ -77,7 +88,7 @@ def gpu_memory(recipe: Recipe, model: Model, instance: GpuInstance, role: Role) 
         weights_gib=round(weights, 2),
         overhead_gib=GPU_OVERHEAD_GIB,
         kv_gib=round(kv, 2),
-        kv_tokens=max(0, math.floor(kv * GIB / per_gpu)),
+        kv_tokens=max(0, math.floor(kv * GIB / per_gpu)) * pool.data_parallel,
     )
 
 
@@ -100,14 +111,15 @@ def check_gpu_memory(recipe: Recipe, model: Model, instance: GpuInstance, memory
             )
         ]
     context = context_tokens(recipe, model, role)
-    if memory.kv_tokens < context:
-        reason = f"the KV cache holds {memory.kv_tokens:,} tokens ({memory.kv_gib:.1f} GiB: {have}, {used}), less than one request of {context:,}"
+    holds = memory.kv_tokens // pool.data_parallel  # a request stays on one of the copies
+    if holds < context:
+        reason = f"the KV cache holds {holds:,} tokens ({memory.kv_gib:.1f} GiB: {have}, {used}), less than one request of {context:,}"
         return [
             Problem(
                 path,
                 pool.tensor_parallel,
                 reason,
-                f"{larger}; or engine_tuning.context_length at most {memory.kv_tokens}; or kv_cache_dtype: fp8",
+                f"{larger}; or engine_tuning.context_length at most {holds}; or kv_cache_dtype: fp8",
             )
         ]
     return []
@@ -136,7 +148,7 @@ def place_workers(
     problems = [problem for role in recipe.workers for problem in _check_one_worker(recipe, instance, role)]
     if problems:
         return (), problems
-    gpus = sum(pool.replicas * pool.tensor_parallel for pool in recipe.workers.values())
+    gpus = sum(pool.replicas * pool.gpus for pool in recipe.workers.values())
     count = math.ceil(gpus / instance.gpus)
     nodes, waiting = _fill(recipe, instance, efa, count)
     if waiting:
@@ -165,11 +177,11 @@ def _fill(
     # Largest first: sizes are powers of two, so GPUs then fill without gaps.
     queue = sorted(
         (role for role, pool in recipe.workers.items() for _ in range(pool.replicas)),
-        key=lambda role: (-recipe.workers[role].tensor_parallel, recipe.workers[role].replicas),
+        key=lambda role: (-recipe.workers[role].gpus, recipe.workers[role].replicas),
     )
     for role in queue:
         pool = recipe.workers[role]
-        need = (pool.tensor_parallel, efa[role], round(pool.cpu * 1000), pool.memory_gib * 1024, 1)
+        need = (pool.gpus, efa[role], round(pool.cpu * 1000), pool.memory_gib * 1024, 1)
         free = [node for node in nodes if all(have >= want for have, want in zip(_free(node), need, strict=True))]
         if not free:
             waiting[role] = waiting.get(role, 0) + 1
@@ -189,7 +201,7 @@ def _check_one_worker(recipe: Recipe, instance: GpuInstance, role: Role) -> list
     room = _empty(recipe, instance)
     path = f"workers.{role}"
     checks = (
-        ("tensor_parallel", pool.tensor_parallel, room.gpus, "GPUs"),
+        ("tensor_parallel" if pool.data_parallel == 1 else "data_parallel", pool.gpus, room.gpus, "GPUs"),
         ("cpu", pool.cpu, room.cpu_millis // 1000, "allocatable CPUs"),
         ("memory_gib", pool.memory_gib, room.memory_mib // 1024, "GiB of allocatable memory"),
     )
@@ -231,7 +243,7 @@ def _free(node: _Room) -> tuple[int, ...]:
 def _no_room(recipe: Recipe, instance: GpuInstance, role: Role, count: int) -> Problem:
     room = _empty(recipe, instance)
     pool = recipe.workers[role]
-    per_node = instance.gpus // pool.tensor_parallel
+    per_node = instance.gpus // pool.gpus
     reason = (
         f"{per_node} workers share a {instance.name} with {room.cpu_millis // 1000} CPUs and {room.memory_mib // 1024} GiB allocatable; "
         f"with cpu: {pool.cpu:g} and memory_gib: {pool.memory_gib} the {count} nodes that their GPUs need are too few"

@@ -151,6 +151,7 @@ class WorkerPlan(Frozen):
     """Component name in the graph."""
     replicas: int
     tensor_parallel: int
+    data_parallel: int
     expert_parallel: int
     gpus: int
     efa: int
@@ -193,7 +194,7 @@ class GpuMemory(Frozen):
     role: Role
     total_gib: float
     usable_gib: float
-    """total × gpu_memory_fraction."""
+    """What weights, overhead and KV cache may take together; the engine says what gpu_memory_fraction is a fraction of."""
     weights_gib: float
     overhead_gib: float
     kv_gib: float
@@ -242,7 +243,7 @@ class Objects(Frozen):
     admission_config: Manifest
     admission_job: Manifest
     graph_config: dict[str, Manifest]
-    """Engine ConfigMaps (TRT-LLM); empty for vLLM."""
+    """The engine's configuration by role (TensorRT-LLM); empty where flags say everything (vLLM)."""
     graph: Manifest
     readiness_account: Manifest
     readiness_role: Manifest

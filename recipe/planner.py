@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from recipe import catalogue
-from recipe.catalogue import CpuInstance, DynamoVersions, GpuInstance, KubernetesVersion, Model
+from recipe.catalogue import FP8_BLOCK, CpuInstance, DynamoVersions, GpuInstance, KubernetesVersion, Model
 from recipe.config import PROJECT, ROLES, Access, Capacity, CapacityBlock, Hardware, Odcr, Recipe, Role, Spot
 from recipe.constants import CPU_POOL, GPU_PRESENT_LABEL, GPU_TOLERATION, PLATFORM_NAMESPACE, POOL_LABEL, STACK_LABEL
 from recipe.cost import cached_bytes, gpu_price, make_cost
-from recipe.engines import Engine, engine_for
+from recipe.engines import ENGINES, Engine, engine_for
 from recipe.engines.mocker import kv_tokens
 from recipe.errors import Problem, RecipeError, suggest
 from recipe.kv_transfer import kv_transfer
@@ -133,14 +133,14 @@ def _check_pools(recipe: Recipe) -> list[Problem]:
         reason = f"mode {recipe.mode} has the pools {' and '.join(wanted)}"
         problems.append(Problem("workers", sorted(recipe.workers), reason, f"give exactly: {', '.join(wanted)}"))
     for role, pool in recipe.workers.items():
-        if pool.tensor_parallel % pool.expert_parallel:
-            reason = f"does not divide tensor_parallel {pool.tensor_parallel}"
+        if pool.gpus % pool.expert_parallel:
+            reason = f"does not divide the worker's {pool.gpus} GPUs (tensor_parallel × data_parallel)"
             problems.append(
                 Problem(
                     f"workers.{role}.expert_parallel",
                     pool.expert_parallel,
                     reason,
-                    "1, or a divisor of tensor_parallel",
+                    f"1, or a divisor of {pool.gpus}",
                 )
             )
         if pool.tuning.block_size is not None:
@@ -150,6 +150,10 @@ def _check_pools(recipe: Recipe) -> list[Problem]:
                     f"workers.{role}.tuning.block_size", pool.tuning.block_size, reason, "set engine_tuning.block_size"
                 )
             )
+    dtypes = {role: recipe.tuning(role).kv_cache_dtype for role in recipe.workers}
+    if len(set(dtypes.values())) > 1:
+        reason = "prefill and decode exchange KV blocks, so both need one type"
+        problems.append(Problem("workers", dtypes, reason, "set engine_tuning.kv_cache_dtype and none per pool"))
     if recipe.router.mode != "kv":
         problems += [
             Problem(
@@ -292,10 +296,22 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
     if versions and kubernetes:
         problems += [
             Problem(
-                "versions", f"{dynamo} on {kubernetes_name}", reason, "leave both unset for the pair in the catalogue"
+                "versions",
+                f"{dynamo} on {kubernetes_name}",
+                reason,
+                "leave what is named here unset for what the catalogue has tested together",
             )
             for reason in catalogue.check(
-                dynamo, kubernetes_name, driver=kubernetes.gpu_ami.driver, ami_release=hardware.ami_release
+                dynamo,
+                kubernetes_name,
+                driver=recipe.versions.driver or kubernetes.gpu_ami.driver,
+                ami_release=hardware.ami_release,
+                engine=recipe.engine,
+                engine_version=recipe.versions.engine,
+                platform_chart=recipe.versions.platform_chart,
+                nvidia_device_plugin=recipe.versions.nvidia_device_plugin,
+                efa_device_plugin=recipe.versions.efa_device_plugin,
+                gpu=hardware.gpu,
             )
         ]
     engine, unknown_engine = engine_for(recipe.engine)
@@ -340,6 +356,15 @@ def _check_model(recipe: Recipe, model: Model) -> list[Problem]:
             )
         if pool.expert_parallel > 1 and not model.is_moe:
             problems.append(Problem(f"{path}.expert_parallel", pool.expert_parallel, f"{model.id} has no experts", "1"))
+        if pool.data_parallel > 1 and not model.is_moe:
+            reason = f"{model.id} has no experts to share, so each copy would be a worker of its own"
+            fix = f"data_parallel: 1 and replicas: {pool.replicas * pool.data_parallel}"
+            problems.append(Problem(f"{path}.data_parallel", pool.data_parallel, reason, fix))
+        cut = max(1, pool.gpus // pool.expert_parallel)
+        if model.is_moe and model.weight_dtype == "fp8" and model.intermediate_size % (cut * FP8_BLOCK):
+            reason = f"each expert is split over {cut} GPUs, {model.intermediate_size} / {cut} rows, which cuts blocks of {FP8_BLOCK} that share a scale"
+            fix = f"{pool.gpus}: whole experts on each GPU"
+            problems.append(Problem(f"{path}.expert_parallel", pool.expert_parallel, reason, fix))
         context = context_tokens(recipe, model, role)
         if context > model.yarn_context_tokens:
             reason = f"{model.id} goes to {model.yarn_context_tokens} tokens with YaRN"
@@ -373,11 +398,12 @@ class _Planner:
     def plan(self) -> Plan:
         recipe, chosen = self.recipe, self.chosen
         problems: list[Problem] = []
+        engine = ENGINES[recipe.engine]
         efa = {role: self._efa(role) for role in recipe.workers}
         memory: dict[Role, GpuMemory] = {}
         gpu_nodes: tuple[NodePlacement, ...] = ()
         if chosen.gpu:
-            memory = {role: gpu_memory(recipe, chosen.model, chosen.gpu, role) for role in recipe.workers}
+            memory = {role: gpu_memory(recipe, engine, chosen.model, chosen.gpu, role) for role in recipe.workers}
             for one in memory.values():
                 problems += check_gpu_memory(recipe, chosen.model, chosen.gpu, one)
             gpu_nodes, unplaced = place_workers(recipe, chosen.gpu, efa)
@@ -444,8 +470,9 @@ class _Planner:
                 component=role,
                 replicas=pool.replicas,
                 tensor_parallel=pool.tensor_parallel,
+                data_parallel=pool.data_parallel,
                 expert_parallel=pool.expert_parallel,
-                gpus=pool.tensor_parallel if self.chosen.gpu else 0,
+                gpus=pool.gpus if self.chosen.gpu else 0,
                 efa=efa[role],
                 image=self.chosen.versions.runtime_image(self.recipe.engine, efa=efa[role] > 0),
                 kv_cache_tokens=memory[role].kv_tokens if self.chosen.gpu else kv_tokens(self.recipe),
@@ -575,7 +602,7 @@ class _Planner:
             release="dynamo-platform",
             chart=chart.name,
             repository=chart.repository,
-            version=chart.version,
+            version=self.recipe.versions.platform_chart or chart.version,
             namespace=PLATFORM_NAMESPACE,
             values={"global": off},
             timeout_seconds=900,  # upstream's own Terraform for EKS (facts/dynamo.md §2)
@@ -603,12 +630,15 @@ class _Planner:
                 release=chart.name,
                 chart=chart.name,
                 repository=chart.repository,
-                version=chart.version,
+                version=asked or chart.version,
                 namespace="kube-system",  # both run as system-node-critical
                 values=values,
                 timeout_seconds=300,
             )
-            for chart, values in ((catalogue.NVIDIA_DEVICE_PLUGIN, nvidia), (catalogue.EFA_DEVICE_PLUGIN, efa))
+            for chart, values, asked in (
+                (catalogue.NVIDIA_DEVICE_PLUGIN, nvidia, self.recipe.versions.nvidia_device_plugin),
+                (catalogue.EFA_DEVICE_PLUGIN, efa, self.recipe.versions.efa_device_plugin),
+            )
         )
 
     def _warnings(self) -> tuple[str, ...]:
@@ -670,7 +700,12 @@ class _Planner:
             warnings.append(
                 "no AMI release is pinned for the GPU nodes: set hardware.ami_release (docs/unverified.md has the command)"
             )
-        used = sum(pool.replicas * pool.tensor_parallel for pool in recipe.workers.values())
+        used = sum(pool.replicas * pool.gpus for pool in recipe.workers.values())
+        if recipe.mode == "disagg" and used <= gpu.gpus:
+            warnings.append(
+                "prefill and decode share one node: transfers inside a node have failed with EAGAIN (ai-dynamo/dynamo#7764); "
+                "with twice the replicas each role has nodes of its own"
+            )
         if idle := -used % gpu.gpus:
             warnings.append(f"{idle} GPUs are paid for and not used: whole nodes have {gpu.gpus} each")
         return warnings

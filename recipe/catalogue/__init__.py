@@ -17,7 +17,7 @@ from recipe.catalogue.instances import (
     gpu_instance,
     gpu_instances,
 )
-from recipe.catalogue.models import MODELS, DType, Model, model
+from recipe.catalogue.models import FP8_BLOCK, MODELS, DType, Model, model
 from recipe.catalogue.prices import PRICE_REGION, PRICES, Price, price
 from recipe.catalogue.versions import (
     DYNAMO,
@@ -46,6 +46,7 @@ __all__ = [
     "DYNAMO",
     "DYNAMO_DEFAULT",
     "EFA_DEVICE_PLUGIN",
+    "FP8_BLOCK",
     "GIB",
     "GPU_INSTANCES",
     "HUGGINGFACE_HUB",

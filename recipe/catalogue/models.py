@@ -11,6 +11,9 @@ from recipe.catalogue.base import GIB, MIB, Entry, Sources, look_up
 DType = Literal["bfloat16", "fp8"]
 BYTES: dict[DType, int] = {"bfloat16": 2, "fp8": 1}
 
+FP8_BLOCK = 128
+"""Side of the blocks that share a scale in Qwen's FP8 variants (`weight_block_size` in config.json). Engines cannot cut one in two."""
+
 # A Qwen3 repository holds tokenizer.json, vocab.json, merges.txt and small JSON files beside the weights, about 16 MB.
 _OTHER_FILES_BYTES = 16 * MIB
 
@@ -53,21 +56,27 @@ class Model(Entry):
         return self.experts > 0
 
     @property
-    def _linear_shapes(self) -> list[tuple[int, int, int]]:
-        """(rows, columns, how many) of the matrices that FP8 variants quantise."""
+    def _attention_shapes(self) -> list[tuple[int, int, int]]:
+        """(rows, columns, how many) of the matrices around the attention, which FP8 variants quantise."""
         q, kv = self.attention_heads * self.head_dim, self.kv_heads * self.head_dim
-        blocks = self.layers * max(1, self.experts)
         return [
             (q, self.hidden_size, self.layers),
             (kv, self.hidden_size, 2 * self.layers),
             (self.hidden_size, q, self.layers),
+        ]
+
+    @property
+    def _feed_forward_shapes(self) -> list[tuple[int, int, int]]:
+        """The same of the feed-forward blocks: the experts where there are any."""
+        blocks = self.layers * max(1, self.experts)
+        return [
             (self.intermediate_size, self.hidden_size, 2 * blocks),
             (self.hidden_size, self.intermediate_size, blocks),
         ]
 
     @property
     def _linear_parameters(self) -> int:
-        return sum(rows * columns * count for rows, columns, count in self._linear_shapes)
+        return _parameters([*self._attention_shapes, *self._feed_forward_shapes])
 
     @property
     def _other_parameters(self) -> int:
@@ -84,15 +93,25 @@ class Model(Entry):
     @property
     def weight_bytes(self) -> int:
         """Bytes of the weights, on disk and in GPU memory (over all GPUs of a worker)."""
+        linear = self._linear_bytes([*self._attention_shapes, *self._feed_forward_shapes])
+        return linear + BYTES["bfloat16"] * self._other_parameters
+
+    def _linear_bytes(self, shapes: list[tuple[int, int, int]]) -> int:
         if self.weight_dtype == "bfloat16":
-            return self.parameters * BYTES["bfloat16"]
+            return _parameters(shapes) * BYTES["bfloat16"]
         # FP8: linear weights 1 byte and one bfloat16 scale per block of 128 x 128; the rest stays bfloat16.
-        scales = sum(-(-rows // 128) * -(-columns // 128) * count for rows, columns, count in self._linear_shapes)
-        return self._linear_parameters + BYTES["bfloat16"] * (scales + self._other_parameters)
+        scales = sum(-(-rows // FP8_BLOCK) * -(-columns // FP8_BLOCK) * count for rows, columns, count in shapes)
+        return _parameters(shapes) + BYTES["bfloat16"] * scales
 
     @property
     def weight_gib(self) -> float:
         return self.weight_bytes / GIB
+
+    def weight_gib_per_gpu(self, tensor_parallel: int, data_parallel: int = 1) -> float:
+        """GiB of weights on each of a worker's GPUs: experts over all of them, the rest split by tensor and repeated by data parallelism."""
+        experts = self._linear_bytes(self._feed_forward_shapes) if self.is_moe else 0
+        rest = self.weight_bytes - experts
+        return (experts / (tensor_parallel * data_parallel) + rest / tensor_parallel) / GIB
 
     @property
     def configuration_bytes(self) -> int:
@@ -112,6 +131,10 @@ class Model(Entry):
         """Bytes of key and value cache for one token over all layers. One GPU holds 1/TP of it while TP <= `kv_heads`;
         beyond that the heads are repeated and it holds 1/`kv_heads`."""
         return 2 * self.layers * self.kv_heads * self.head_dim * BYTES[dtype]
+
+
+def _parameters(shapes: list[tuple[int, int, int]]) -> int:
+    return sum(rows * columns * count for rows, columns, count in shapes)
 
 
 _CONFIG = "config.json of the model, as packed in the wheel aisimulate 0.13.0.dev202610130000000070 (aisimulate_core/model_configs)"

@@ -190,6 +190,11 @@ EFA_DEVICE_PLUGIN = Chart(
     sources=("aws/eks-charts #1348 and #1358 (chart v0.5.30)", "facts/aws.md §5 (p6-b200 needs 0.5.13 or later)"),
 )
 
+_BROKEN_NVIDIA_PLUGIN = ((0, 19, 0), (0, 19, 2))
+"""They turn a Mellanox option on that breaks EFA (facts/aws.md §5)."""
+_EFA_PLUGIN_FOR: dict[str, str] = {"b200": "0.5.13"}
+"""Oldest chart of the EFA plugin by GPU (facts/aws.md §5)."""
+
 JOB_IMAGE = "public.ecr.aws/docker/library/python:3.12.12-slim-bookworm"
 """Python for the Jobs: Docker's official image from Amazon's mirror, so that no anonymous pull limit of Docker Hub applies."""
 
@@ -207,20 +212,53 @@ def kubernetes(version: str = KUBERNETES_DEFAULT) -> KubernetesVersion:
     return look_up("Kubernetes version", KUBERNETES, version)
 
 
+def _numbers(version: str) -> tuple[int, ...]:
+    """`v0.5.30` as (0, 5, 30); what follows a dash does not count."""
+    return tuple(int(part) for part in version.removeprefix("v").partition("-")[0].split("."))
+
+
 def _minor(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2])
+    return _numbers(version)[:2]
 
 
 def check(
-    dynamo: str, kubernetes_version: str, *, driver: int | None = None, ami_release: str | None = None
+    dynamo: str,
+    kubernetes_version: str,
+    *,
+    driver: int | None = None,
+    ami_release: str | None = None,
+    engine: str | None = None,
+    engine_version: str | None = None,
+    platform_chart: str | None = None,
+    nvidia_device_plugin: str | None = None,
+    efa_device_plugin: str | None = None,
+    gpu: str | None = None,
 ) -> list[str]:
     """What does not belong together, each as a sentence that names both sides; empty where all is well.
 
     `driver`: NVIDIA driver branch of the nodes, by default that of the AMI. `ami_release`: a release version set in the recipe.
+    `engine_version`: what is expected in the runtime image of `engine`. Charts by default those of the tables.
     Raises `UnknownName` for a Dynamo or Kubernetes version that the tables do not hold.
     """
     release, cluster = versions(dynamo), kubernetes(kubernetes_version)
     problems = []
+    if engine_version:
+        shipped = next((row.version for name, row in release.engines.items() if name == engine), "of no version known")
+        if engine_version.removeprefix("v") != shipped:
+            problems.append(f"Dynamo {dynamo} runs {engine} {shipped}, the recipe expects {engine_version}")
+    chart = platform_chart or release.platform_chart.version
+    if chart.removeprefix("v") != dynamo:
+        problems.append(f"Dynamo {dynamo} needs its own {release.platform_chart.name} {dynamo}, the recipe has {chart}")
+    plugin = nvidia_device_plugin or NVIDIA_DEVICE_PLUGIN.version
+    if _BROKEN_NVIDIA_PLUGIN[0] <= _numbers(plugin) <= _BROKEN_NVIDIA_PLUGIN[1]:
+        problems.append(
+            f"NVIDIA device plugin {plugin} takes the EFA devices over (0.19.0 to 0.19.2 do): "
+            f"{EFA_DEVICE_PLUGIN.name} needs 0.19.3 or newer beside it, or one older than 0.19"
+        )
+    efa = efa_device_plugin or EFA_DEVICE_PLUGIN.version
+    needed = _EFA_PLUGIN_FOR.get(gpu or "")
+    if needed and _numbers(efa) < _numbers(needed):
+        problems.append(f"{gpu} needs the EFA device plugin {needed} or newer, the recipe has {efa}")
     if _minor(cluster.version) < _minor(release.min_kubernetes):
         problems.append(
             f"Dynamo {dynamo} needs Kubernetes {release.min_kubernetes} or newer, the cluster has {cluster.version}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from recipe.config import Recipe, Role
 from recipe.engines.mocker import Mocker
+from recipe.engines.trtllm import Trtllm
 from recipe.engines.vllm import Vllm
 from recipe.engines.worker import EngineWorker
 from recipe.errors import Problem
@@ -31,12 +32,30 @@ class Engine(Protocol):
         """The executable and its fixed arguments."""
         ...
 
+    @property
+    def keeps_compiled(self) -> bool:
+        """Whether its workers mount the compilation cache."""
+        ...
+
+    @property
+    def default_memory_fraction(self) -> float:
+        """`gpu_memory_fraction` where the recipe sets none."""
+        ...
+
+    def usable_gib(self, total_gib: float, taken_gib: float, fraction: float) -> float:
+        """GiB per GPU for weights, overhead and KV cache together (`recipe.placement.MemoryRule`)."""
+        ...
+
     def args(self, worker: EngineWorker) -> tuple[str, ...]:
         """Arguments of one role's workers."""
         ...
 
     def env(self, worker: EngineWorker) -> dict[str, str]:
         """Environment of one role's workers, without the kv-transfer part."""
+        ...
+
+    def config(self, worker: EngineWorker) -> dict[str, Any] | None:
+        """The engine's own configuration file of one role's workers as plain data, or None where flags say everything."""
         ...
 
     def publishes_kv_events(self, recipe: Recipe, role: Role) -> bool:
@@ -48,7 +67,7 @@ class Engine(Protocol):
         ...
 
 
-ENGINES: dict[str, Engine] = {"vllm": Vllm(), "mocker": Mocker()}
+ENGINES: dict[str, Engine] = {"vllm": Vllm(), "trtllm": Trtllm(), "mocker": Mocker()}
 
 
 def engine_for(name: str) -> tuple[Engine | None, list[Problem]]:

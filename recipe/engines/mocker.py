@@ -7,11 +7,11 @@ discovery, disaggregation and the operator are the real ones. Flags: `dynamo/moc
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from recipe.catalogue import DType
 from recipe.config import Recipe, Role, Tuning
-from recipe.engines.worker import EngineWorker
+from recipe.engines.worker import EngineWorker, publishes_kv_events
 from recipe.errors import Problem
 from recipe.placement import context_tokens
 
@@ -39,6 +39,16 @@ class Mocker:
     on_gpus = False
     framework = None
     """The CRD's enum has no word for it; upstream's own graph for the mocker leaves the field out."""
+    keeps_compiled: bool = False
+    default_memory_fraction: float = 1.0
+
+    def usable_gib(self, total_gib: float, taken_gib: float, fraction: float) -> float:  # noqa: ARG002 - the protocol's
+        """Never asked: there is no GPU memory to divide."""
+        return total_gib * fraction
+
+    def config(self, worker: EngineWorker) -> dict[str, Any] | None:  # noqa: ARG002 - the protocol's
+        """Flags say everything."""
+        return None
 
     def args(self, worker: EngineWorker) -> tuple[str, ...]:
         """Flags in a fixed order: model, role, cache, scheduling, then the recipe's own."""
@@ -56,13 +66,13 @@ class Mocker:
 
     def publishes_kv_events(self, recipe: Recipe, role: Role) -> bool:
         """As `build_runtime_config` decides it: with prefix caching, and not from decode workers."""
-        return recipe.router.mode == "kv" and role != "decode" and recipe.tuning(role).prefix_caching is not False
+        return publishes_kv_events(recipe, role)
 
     def check(self, recipe: Recipe) -> list[Problem]:
         """It has no GPUs to split a model over, and no flag for much of what an engine can be told."""
         problems: list[Problem] = []
         for role, pool in recipe.workers.items():
-            for key in ("tensor_parallel", "expert_parallel"):
+            for key in ("tensor_parallel", "data_parallel", "expert_parallel"):
                 if getattr(pool, key) != 1:
                     reason = "the mocker has no GPUs to split a model over"
                     problems.append(Problem(f"workers.{role}.{key}", getattr(pool, key), reason, "1"))
@@ -115,5 +125,5 @@ def _without_flag(path: str, tuning: Tuning) -> list[Problem]:
     return [
         Problem(f"{path}.{name}", value, "the mocker has no such setting", f"leave it out; it has: {known}")
         for name, value in tuning
-        if value is not None and value != () and name not in _TUNES
+        if value not in (None, (), {}) and name not in _TUNES
     ]

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
-from recipe.catalogue import Model
 from recipe.config import Recipe, Role
-from recipe.engines.worker import EngineWorker
+from recipe.engines.worker import EngineWorker, check_steps, publishes_kv_events, yarn
 from recipe.errors import Problem
-from recipe.placement import DEFAULT_MEMORY_FRACTION, context_tokens
+from recipe.placement import context_tokens
 
 KV_EVENTS_PORT: Final = 20080
 """Where a worker publishes cache events inside its pod (upstream recipe qwen3-32b/vllm/disagg-kv-router)."""
@@ -26,6 +25,14 @@ class Vllm:
     command: tuple[str, ...] = ("python3", "-m", "dynamo.vllm")
     on_gpus = True
     framework: Literal["vllm"] = "vllm"
+    default_memory_fraction: float = 0.90
+    """Of every recipe of upstream for vLLM (facts/dynamo.md §4)."""
+    keeps_compiled: bool = True
+    """What torch.compile made, below VLLM_CACHE_ROOT."""
+
+    def usable_gib(self, total_gib: float, taken_gib: float, fraction: float) -> float:  # noqa: ARG002 - TensorRT-LLM needs it
+        """The fraction is of the whole memory, weights included."""
+        return total_gib * fraction
 
     def args(self, worker: EngineWorker) -> tuple[str, ...]:
         """Flags in a fixed order: model, parallelism, memory, scheduling, routing, then the recipe's own."""
@@ -43,22 +50,39 @@ class Vllm:
         """Where vLLM keeps compiled graphs."""
         return {"VLLM_CACHE_ROOT": worker.cache_path}
 
+    def config(self, worker: EngineWorker) -> dict[str, Any] | None:  # noqa: ARG002 - TensorRT-LLM needs it
+        """None: flags say everything."""
+        return None
+
     def publishes_kv_events(self, recipe: Recipe, role: Role) -> bool:
         """Only workers that see prompts first; without prefix caching Dynamo drops the events (`create_kv_events_config`)."""
-        return recipe.router.mode == "kv" and role != "decode" and recipe.tuning(role).prefix_caching is not False
+        return publishes_kv_events(recipe, role)
 
     def check(self, recipe: Recipe) -> list[Problem]:
-        """vLLM spreads experts over the whole tensor parallel group or not at all."""
-        return [
+        """Layouts it does not have, and settings of another engine."""
+        problems = check_steps(recipe, chunks=True, step_tokens=None)
+        for role, pool in recipe.workers.items():
+            if pool.expert_parallel not in (1, pool.gpus):
+                reason = f"vLLM has one switch: experts go over all {pool.gpus} GPUs of a worker, or none"
+                fix = f"1 or {pool.gpus}"
+                problems.append(Problem(f"workers.{role}.expert_parallel", pool.expert_parallel, reason, fix))
+        tunings = {"engine_tuning": recipe.engine_tuning} | {
+            f"workers.{role}.tuning": pool.tuning for role, pool in recipe.workers.items()
+        }
+        problems += [
             Problem(
-                f"workers.{role}.expert_parallel",
-                pool.expert_parallel,
-                f"vLLM has one switch: experts go over all {pool.tensor_parallel} GPUs of tensor_parallel, or none",
-                f"1 or {pool.tensor_parallel}",
+                f"{path}.extra_engine_config",
+                sorted(tuning.extra_engine_config),
+                "vLLM has no engine YAML",
+                "the same as flags, in extra_args",
             )
-            for role, pool in recipe.workers.items()
-            if pool.expert_parallel not in (1, pool.tensor_parallel)
+            for path, tuning in tunings.items()
+            if tuning.extra_engine_config
         ]
+        if recipe.mode == "disagg" and recipe.serving.kv_transfer.backend == "ucx":
+            reason = "over EFA vLLM's UCX falls back to TCP, and a first token takes about 100 s"
+            problems.append(Problem("serving.kv_transfer.backend", "ucx", reason, "libfabric"))
+        return problems
 
     def _model(self, worker: EngineWorker) -> Iterator[str]:
         # A path, not the id: a download by revision leaves no refs/main, so the id would be looked up on the network.
@@ -67,11 +91,13 @@ class Vllm:
         context = context_tokens(worker.recipe, worker.model, worker.role)
         yield from ("--max-model-len", str(context))
         if context > worker.model.native_context_tokens:
-            yield from ("--hf-overrides", yarn(worker.model))
+            yield from ("--hf-overrides", json.dumps(yarn(worker.model), separators=(",", ":")))
 
     def _parallelism(self, worker: EngineWorker) -> Iterator[str]:
         pool = worker.recipe.workers[worker.role]
         yield from ("--tensor-parallel-size", str(pool.tensor_parallel))
+        if pool.data_parallel > 1:
+            yield from ("--data-parallel-size", str(pool.data_parallel))
         if pool.expert_parallel > 1:
             yield "--enable-expert-parallel"
         if worker.role != "worker":
@@ -79,7 +105,7 @@ class Vllm:
 
     def _memory(self, worker: EngineWorker) -> Iterator[str]:
         tuning = worker.recipe.tuning(worker.role)
-        yield from ("--gpu-memory-utilization", f"{tuning.gpu_memory_fraction or DEFAULT_MEMORY_FRACTION:g}")
+        yield from ("--gpu-memory-utilization", f"{tuning.gpu_memory_fraction or self.default_memory_fraction:g}")
         if tuning.block_size is not None:
             yield from ("--block-size", str(tuning.block_size))
         if tuning.kv_cache_dtype is not None:
@@ -100,6 +126,10 @@ class Vllm:
             yield from ("--max-num-seqs", str(tuning.max_batch_size))
         if tuning.max_batch_tokens is not None:
             yield from ("--max-num-batched-tokens", str(tuning.max_batch_tokens))
+        if tuning.chunked_prefill is not None:
+            yield "--enable-chunked-prefill" if tuning.chunked_prefill else "--no-enable-chunked-prefill"
+        if tuning.cuda_graphs is not None:
+            yield "--no-enforce-eager" if tuning.cuda_graphs else "--enforce-eager"
 
     def _kv(self, worker: EngineWorker) -> Iterator[str]:
         if worker.kv_transfer:
@@ -112,14 +142,3 @@ class Vllm:
                 "enable_kv_cache_events": True,
             }
             yield from ("--kv-events-config", json.dumps(events, separators=(",", ":")))
-
-
-def yarn(model: Model) -> str:
-    """Overrides of the model's configuration that stretch its context (model card; upstream recipe disagg-kv-router)."""
-    scaling = {
-        "rope_type": "yarn",
-        "factor": model.yarn_factor,
-        "original_max_position_embeddings": model.native_context_tokens,
-    }
-    overrides = {"rope_scaling": scaling, "max_position_embeddings": model.yarn_context_tokens}
-    return json.dumps(overrides, separators=(",", ":"))

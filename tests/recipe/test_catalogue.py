@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from datetime import date
+from typing import Any
 
 import pytest
 
@@ -247,6 +248,47 @@ def test_an_ami_of_another_kubernetes_is_refused_with_both_sides_named() -> None
     (problem,) = catalogue.check("1.6.1", "1.35", ami_release="1.34.7-20260512")
     assert "1.34.7-20260512" in problem
     assert "1.35" in problem
+
+
+@pytest.mark.parametrize(
+    ("changes", "both"),
+    [
+        ({"engine": "vllm", "engine_version": "0.30.0"}, ("vllm 0.31.0", "0.30.0")),
+        ({"engine": "trtllm", "engine_version": "1.2.0"}, ("trtllm 1.3.0rc29", "1.2.0")),
+        ({"driver": 575}, ("580", "575")),
+        ({"platform_chart": "1.5.1"}, ("Dynamo 1.6.1", "1.5.1")),
+        ({"nvidia_device_plugin": "0.19.1"}, ("aws-efa-k8s-device-plugin", "0.19.1")),
+        ({"efa_device_plugin": "v0.5.12", "gpu": "b200"}, ("b200", "v0.5.12")),
+        ({"ami_release": "1.33.8-20260304"}, ("1.35", "1.33.8-20260304")),
+    ],
+)
+def test_a_wrong_pair_is_refused_with_both_sides_named(changes: dict[str, Any], both: tuple[str, str]) -> None:
+    (problem,) = catalogue.check("1.6.1", "1.35", **changes)
+    assert all(side in problem for side in both), problem
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"engine": "vllm", "engine_version": "0.31.0"},
+        {"platform_chart": "1.6.1"},
+        {"nvidia_device_plugin": "0.19.3"},
+        {"nvidia_device_plugin": "0.18.2"},
+        {"efa_device_plugin": "v0.5.12", "gpu": "h100"},
+        {"efa_device_plugin": "v0.5.13", "gpu": "b200"},
+    ],
+)
+def test_a_right_pair_is_not(changes: dict[str, Any]) -> None:
+    assert catalogue.check("1.6.1", "1.35", **changes) == []
+
+
+def test_a_kubernetes_the_chart_does_not_take_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        catalogue.KUBERNETES, "1.29", catalogue.kubernetes("1.33").model_copy(update={"version": "1.29"})
+    )
+    (problem,) = catalogue.check("1.6.1", "1.29")
+    assert "1.30" in problem
+    assert "1.29" in problem
 
 
 def test_the_default_kubernetes_is_in_standard_support_when_this_was_written() -> None:

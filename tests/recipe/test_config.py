@@ -91,6 +91,18 @@ def test_a_pools_own_tuning_wins_and_extra_args_add_up() -> None:
     assert tuned.tuning("prefill").gpu_memory_fraction == 0.9
 
 
+def test_keys_for_the_engines_own_file_add_up_object_by_object() -> None:
+    tuned = recipe(
+        engine_tuning__extra_engine_config={"scheduler": {"policy": "a", "window": 1}, "stream_interval": 4},
+        workers__decode__tuning={"extra_engine_config": {"scheduler": {"window": 2}}},
+    )
+    assert tuned.tuning("decode").extra_engine_config == {
+        "scheduler": {"policy": "a", "window": 2},
+        "stream_interval": 4,
+    }
+    assert tuned.tuning("prefill").extra_engine_config["scheduler"] == {"policy": "a", "window": 1}
+
+
 def test_a_recipe_cannot_be_changed_after_it_was_read() -> None:
     with pytest.raises(Exception, match="frozen"):
         recipe().budget.ttl_hours = 9  # type: ignore[misc]

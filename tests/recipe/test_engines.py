@@ -24,10 +24,11 @@ AGG: dict[str, Any] = {"mode": "agg", "workers": AGG_WORKERS}
 
 
 def test_an_engine_without_manifests_is_named_with_those_that_have_them() -> None:
-    engine, (problem,) = engine_for("trtllm")
+    engine, (problem,) = engine_for("sglang")
     assert engine is None
     assert problem.path == "engine"
     assert "vllm" in problem.fix
+    assert "trtllm" in problem.fix
     assert engine_for("vllm") == (ENGINES["vllm"], [])
 
 
@@ -85,6 +86,10 @@ def test_cache_events_come_from_the_workers_that_see_prompts_first_and_only_for_
         ({"gpu_memory_fraction": 0.85}, ["--gpu-memory-utilization", "0.85"]),
         ({"block_size": 128}, ["--block-size", "128"]),
         ({"prefix_caching": True}, ["--enable-prefix-caching"]),
+        ({"chunked_prefill": True}, ["--enable-chunked-prefill"]),
+        ({"chunked_prefill": False}, ["--no-enable-chunked-prefill"]),
+        ({"cuda_graphs": True}, ["--no-enforce-eager"]),
+        ({"cuda_graphs": False}, ["--enforce-eager"]),
     ],
 )
 def test_every_setting_reaches_the_command_line(setting: dict[str, Any], expected: list[str]) -> None:
@@ -124,3 +129,32 @@ def test_experts_are_spread_over_the_whole_group_or_not_at_all() -> None:
     pools = {"worker": {"replicas": 2, "tensor_parallel": 4, "expert_parallel": 4}}
     assert "--enable-expert-parallel" in args("worker", **moe, workers=pools)
     assert "--enable-expert-parallel" not in args("worker", **AGG)
+    pools = {"worker": {"replicas": 1, "tensor_parallel": 4, "data_parallel": 2, "expert_parallel": 8}}
+    given = args("worker", **moe, workers=pools)
+    assert value(given, "--data-parallel-size") == "2"
+    assert "--enable-expert-parallel" in given, "over all 8 GPUs of the worker"
+
+
+def test_what_is_another_engines_is_refused_with_what_to_use() -> None:
+    found = {
+        problem.path: str(problem)
+        for problem in ENGINES["vllm"].check(
+            recipe(
+                engine_tuning__extra_engine_config={"stream_interval": 4},
+                serving__kv_transfer__backend="ucx",
+            )
+        )
+    }
+    assert set(found) == {"engine_tuning.extra_engine_config", "serving.kv_transfer.backend"}
+    assert "extra_args" in found["engine_tuning.extra_engine_config"]
+    assert "libfabric" in found["serving.kv_transfer.backend"]
+
+
+def test_a_prompt_that_fits_no_step_is_refused_before_the_engine_would() -> None:
+    (problem,) = ENGINES["vllm"].check(
+        recipe(engine_tuning__chunked_prefill=False, engine_tuning__max_batch_tokens=8192)
+    )
+    assert problem.path == "workers.prefill.tuning.max_batch_tokens", "decode gets its prompts computed"
+    assert "131072" in problem.fix
+    (problem, _) = ENGINES["vllm"].check(recipe(engine_tuning__max_batch_size=512, engine_tuning__max_batch_tokens=256))
+    assert problem.path == "workers.prefill.tuning.max_batch_size"

@@ -31,6 +31,8 @@ from tests.recipe.samples import AGG_WORKERS, MOCKER, gpu_pool, plan
 
 CRD = Path(__file__).parents[3] / "shared/reference/crd/nvidia.com_dynamographdeployments.full.2026-08-21.yaml.gz"
 
+TRTLLM: dict[str, Any] = {"engine": "trtllm", "engine_tuning__chunked_prefill": True}
+TRTLLM_AGG = TRTLLM | {"mode": "agg", "workers": AGG_WORKERS}
 SHAPES: dict[str, dict[str, Any]] = {
     "disagg": {},
     "agg": {"mode": "agg", "workers": AGG_WORKERS},
@@ -39,6 +41,9 @@ SHAPES: dict[str, dict[str, Any]] = {
     "b200": {"hardware__gpu": "b200", "budget__usd_per_hour": 1000},
     "mocker": MOCKER,
     "privileged": {"serving__kv_transfer__privileged": True},
+    "trtllm agg": TRTLLM_AGG,
+    "trtllm disagg": TRTLLM,
+    "trtllm disagg on b200": TRTLLM | {"hardware__gpu": "b200", "budget__usd_per_hour": 1000},
     "two frontends": {"serving__frontend__replicas": 2, "router__temperature": 0.5, "router__overlap_credit": 2.0},
 }
 
@@ -240,7 +245,7 @@ def test_shared_memory_is_the_recipes() -> None:
     assert component(graph(workers__prefill__shared_memory_gib=96), "prefill")["sharedMemorySize"] == "96Gi"
 
 
-@pytest.mark.parametrize("shape", ["disagg", "agg"])
+@pytest.mark.parametrize("shape", ["disagg", "agg", "trtllm disagg", "trtllm agg"])
 def test_no_serving_pod_looks_anything_up_on_the_hub(shape: str) -> None:
     planned = plan(**SHAPES[shape])
     for part in planned.objects.graph["spec"]["components"]:

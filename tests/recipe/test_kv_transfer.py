@@ -8,11 +8,12 @@ from typing import Any, get_args
 import pytest
 
 from recipe.catalogue import gpu_instance
-from recipe.config import Parallelism, Role
+from recipe.config import EngineName, Parallelism, Role
 from recipe.constants import EFA_RESOURCE, GRAPH_LABEL
+from recipe.engines import ENGINES
 from recipe.kv_transfer import KvTransferBundle, kv_transfer
 from tests.recipe.samples import AGG_WORKERS, plan, recipe
-from tests.recipe.test_graph import SHAPES, component, env, main, pod, strings
+from tests.recipe.test_graph import SHAPES, TRTLLM, TRTLLM_AGG, component, env, main, pod, strings
 
 # facts/aws.md §4: EFA of a worker by its GPUs.
 EFA = {
@@ -95,3 +96,40 @@ def test_bundle_and_plan_agree_on_efa() -> None:
             "resources"
         ]["limits"]
         assert limits[EFA_RESOURCE] == str(worker.efa)
+
+
+# ── TensorRT-LLM ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("role", ["prefill", "decode"])
+def test_every_part_of_tensorrt_llms_bundle_reaches_the_pod(role: Role) -> None:
+    planned, parts = plan(**TRTLLM), bundle(role, **TRTLLM)
+    container = main(planned.objects.graph, role)
+    assert parts.args == (), "dynamo.trtllm takes no connector flag"
+    config = json.loads(planned.objects.graph_config[role]["data"]["engine.yaml"])
+    assert config["cache_transceiver_config"] == {"backend": "NIXL"}
+    assert parts.engine_config.items() <= config.items()
+    assert container["image"].endswith("-efa")
+    assert parts.env.items() <= env(container).items()
+    assert env(container)["TRTLLM_NIXL_KVCACHE_BACKEND"] == "LIBFABRIC", "unset, NIXL uses UCX and nobody says so"
+    assert env(container)["FI_EFA_ENABLE_SHM_TRANSFER"] == "0"
+    assert container["resources"]["limits"][EFA_RESOURCE] == str(parts.efa)
+    assert container["securityContext"] == parts.security_context
+
+
+def test_tensorrt_llm_transfers_nothing_where_one_worker_does_both() -> None:
+    planned = plan(**TRTLLM_AGG)
+    text = set(strings(planned.objects.graph)) | set(strings(planned.objects.graph_config))
+    assert not [found for found in text if "cache_transceiver" in found or "TRTLLM_NIXL" in found]
+
+
+def test_the_backend_switches_every_part_of_it_at_once() -> None:
+    parts = bundle(**TRTLLM, serving__kv_transfer__backend="ucx")
+    assert parts.env["TRTLLM_NIXL_KVCACHE_BACKEND"] == "UCX"
+    assert parts.engine_config == {"cache_transceiver_config": {"backend": "NIXL"}}, "UCX below NIXL, not instead of it"
+
+
+@pytest.mark.parametrize("engine", get_args(EngineName))
+def test_every_engine_that_is_shipped_has_its_switch(engine: EngineName) -> None:
+    if ENGINES[engine].on_gpus:
+        assert bundle(engine=engine).image_suffix == "-efa"

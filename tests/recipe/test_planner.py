@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from recipe import catalogue
 from recipe.config import parse
+from recipe.constants import EFA_RESOURCE, GPU_RESOURCE
+from recipe.engines import ENGINES
 from recipe.errors import Problem, RecipeError
 from recipe.names import LABEL_LIMIT, fit, make_names
 from recipe.planner import make_plan
 from tests.recipe.samples import AGG_WORKERS, STACK, gpu_pool, plan, raw, recipe
+from tests.recipe.test_graph import main
 
 H100 = catalogue.gpu_instance("p5.48xlarge")
 
@@ -39,6 +42,37 @@ def test_the_roles_are_kept_apart_as_far_as_whole_nodes_allow() -> None:
     assert [node.workers for node in plan().placement.gpu_nodes] == [{"prefill": 2, "decode": 2}, {"prefill": 4}], (
         "transfers within a node failed with EAGAIN; the graph's anti-affinity says the same (facts/dynamo.md §8)"
     )
+
+
+def test_a_worker_has_the_gpus_of_all_its_copies_everywhere() -> None:
+    made = plan(
+        model="Qwen/Qwen3-235B-A22B-FP8",
+        workers={
+            "prefill": {
+                "replicas": 1,
+                "tensor_parallel": 4,
+                "data_parallel": 2,
+                "expert_parallel": 8,
+                "memory_gib": 900,
+            },
+            "decode": {"replicas": 1, "tensor_parallel": 8, "expert_parallel": 8, "memory_gib": 900},
+        },
+        engine_tuning={"context_length": 8192},
+        hardware={"gpu": "h200"},
+        budget__usd_per_hour=200,
+    )
+    prefill = next(pool for pool in made.workers if pool.role == "prefill")
+    assert (prefill.gpus, prefill.efa, made.gpu_pool.count) == (8, 16, 2)
+    limits = main(made.objects.graph, "prefill")["resources"]["limits"]
+    assert (limits[GPU_RESOURCE], limits[EFA_RESOURCE]) == ("8", "16")
+    memory = {one.role: one for one in made.placement.gpu_memory}
+    assert memory["prefill"].weights_gib > memory["decode"].weights_gib, "attention is there twice, the experts once"
+
+
+def test_roles_on_one_node_are_warned_about() -> None:
+    small = {"prefill": {"replicas": 2, "tensor_parallel": 2}, "decode": {"replicas": 2, "tensor_parallel": 2}}
+    assert any("EAGAIN" in warning for warning in plan(workers=small).warnings)
+    assert not any("EAGAIN" in warning for warning in plan().warnings)
 
 
 def test_an_aggregated_stack_needs_no_efa() -> None:
@@ -163,7 +197,21 @@ def test_an_unknown_price_is_said_not_silently_zero() -> None:
         ({"access__zone_id": "usw2-az1"}, "access.zone_id", "access.region: us-west-2"),
         ({"access__region": "us-eastt-2"}, "access.region", "did you mean us-east-2?"),
         ({"versions": {"dynamo": "1.5"}}, "versions.dynamo", "1.6.1"),
-        ({"engine": "trtllm"}, "engine", "vllm"),
+        ({"versions": {"engine": "0.30.0"}}, "versions", "runs vllm 0.31.0, the recipe expects 0.30.0"),
+        ({"versions": {"nvidia_device_plugin": "0.19.0"}}, "versions", "EFA"),
+        ({"versions": {"driver": 570}}, "versions", "needs NVIDIA driver 580 or newer, the nodes have 570"),
+        ({"engine": "trtllm"}, "workers.prefill.tuning.max_batch_tokens", "chunked_prefill: true"),
+        ({"workers__decode__data_parallel": 2}, "workers.decode.data_parallel", "replicas: 4"),
+        ({"workers__decode__tuning": {"kv_cache_dtype": "fp8"}}, "workers", "engine_tuning.kv_cache_dtype"),
+        (
+            {
+                "model": "Qwen/Qwen3-235B-A22B-FP8",
+                "mode": "agg",
+                "workers": {"worker": {"replicas": 1, "tensor_parallel": 8}},
+            },
+            "workers.worker.expert_parallel",
+            "8: whole experts on each GPU",
+        ),
         ({"workers__prefill__memory_gib": 700}, "workers.prefill", "memory_gib at most"),
         ({"workers__prefill__cpu": 64}, "workers.prefill", "cpu at most"),
         ({"workers__decode__shared_memory_gib": 400}, "workers.decode.shared_memory_gib", "less than memory_gib"),
@@ -259,6 +307,7 @@ POOL = st.fixed_dictionaries(
         "cpu": st.integers(1, 64),
         "memory_gib": st.integers(81, 900),
         "expert_parallel": st.sampled_from([1, 2]),
+        "data_parallel": st.sampled_from([1, 2, 4]),
     },
 )
 
@@ -271,18 +320,20 @@ POOL = st.fixed_dictionaries(
         st.fixed_dictionaries({"worker": POOL}).map(lambda workers: ("agg", workers)),
         st.fixed_dictionaries({"prefill": POOL, "decode": POOL}).map(lambda workers: ("disagg", workers)),
     ),
+    engine=st.sampled_from(sorted(ENGINES)),
     context=st.sampled_from([4096, 32768, 131072]),
 )
 def test_any_recipe_is_a_plan_that_adds_up_or_a_refusal(
-    model: str, gpu: str, pools: tuple[str, Any], context: int
+    model: str, gpu: str, pools: tuple[str, Any], engine: str, context: int
 ) -> None:
     mode, workers = pools
     data = raw(
         model=model,
+        engine=engine,
         mode=mode,
         workers=workers,
         hardware={"gpu": gpu},
-        engine_tuning={"context_length": context},
+        engine_tuning={"context_length": context, "chunked_prefill": True},
         budget__usd_per_hour=100_000,
     )
     try:
@@ -296,11 +347,10 @@ def test_any_recipe_is_a_plan_that_adds_up_or_a_refusal(
     placed = [node.workers for node in made.placement.gpu_nodes]
     for pool in made.workers:
         assert sum(node.get(pool.role, 0) for node in placed) == pool.replicas, "every worker has a place"
-        assert pool.kv_cache_tokens >= context, "one request of full length fits"
+        assert pool.kv_cache_tokens >= context * pool.data_parallel, "one request of full length fits each copy"
     for node in made.placement.gpu_nodes:
         assert node.gpus_used == sum(
-            count * recipe(mode=mode, workers=workers).workers[role].tensor_parallel
-            for role, count in node.workers.items()
+            count * recipe(mode=mode, workers=workers).workers[role].gpus for role, count in node.workers.items()
         )
         assert node.gpus_used <= instance.gpus
         assert node.efa_used <= instance.efa_devices
