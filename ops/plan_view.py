@@ -133,15 +133,16 @@ def _workers(plan: Plan) -> Table:
         "role",
         "replicas",
         "TP",
+        "DP",
         "EP",
         "GPUs",
         "EFA",
         "KV tokens",
         "image",
-        right=("replicas", "TP", "EP", "GPUs", "EFA", "KV tokens"),
+        right=("replicas", "TP", "DP", "EP", "GPUs", "EFA", "KV tokens"),
     )
     for pool in plan.workers:
-        counts = (pool.replicas, pool.tensor_parallel, pool.expert_parallel, pool.gpus, pool.efa)
+        counts = (pool.replicas, pool.tensor_parallel, pool.data_parallel, pool.expert_parallel, pool.gpus, pool.efa)
         table.add_row(
             Text(pool.role, style=STYLES[pool.role]), *map(str, counts), f"{pool.kv_cache_tokens:,}", pool.image
         )

@@ -215,11 +215,14 @@ class Router(Frozen):
     """How the frontend chooses a worker."""
 
     mode: RouterMode = "kv"
-    """kv: the worker that already holds most of the prompt's prefix. round-robin: the next one."""
+    """kv: the worker that already holds most of the prompt's prefix, which lowers TTFT where prompts share prefixes. round-robin: the next
+    one, which keeps ITL even where they do not."""
     overlap_credit: Annotated[float, Field(ge=0, le=10)] | None = None
-    """kv only: how much a cached prefix block counts against load (the frontend's own default is 1.0). 0 ignores prefixes."""
+    """kv only: how much a cached prefix block counts against load (the frontend's own default is 1.0). Higher: lower TTFT of repeated
+    prompts, but busy workers get busier (higher ITL there). 0 ignores prefixes."""
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
-    """kv only: randomness of the choice (the frontend's own default is 0, always the best)."""
+    """kv only: randomness of the choice (the frontend's own default is 0, always the best). Higher: load spreads where many prompts share
+    one prefix, at a higher TTFT for some."""
 
 
 class Frontend(Frozen):

@@ -150,7 +150,7 @@ def _check_pools(recipe: Recipe) -> list[Problem]:
                     f"workers.{role}.tuning.block_size", pool.tuning.block_size, reason, "set engine_tuning.block_size"
                 )
             )
-    dtypes = {role: recipe.tuning(role).kv_cache_dtype for role in recipe.workers}
+    dtypes = {role: recipe.tuning(role).kv_cache_dtype or "auto" for role in recipe.workers}
     if len(set(dtypes.values())) > 1:
         reason = "prefill and decode exchange KV blocks, so both need one type"
         problems.append(Problem("workers", dtypes, reason, "set engine_tuning.kv_cache_dtype and none per pool"))
@@ -299,7 +299,7 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
                 "versions",
                 f"{dynamo} on {kubernetes_name}",
                 reason,
-                "leave what is named here unset for what the catalogue has tested together",
+                "leave what is named here unset: the catalogue's versions belong together",
             )
             for reason in catalogue.check(
                 dynamo,
@@ -704,7 +704,7 @@ class _Planner:
         if recipe.mode == "disagg" and used <= gpu.gpus:
             warnings.append(
                 "prefill and decode share one node: transfers inside a node have failed with EAGAIN (ai-dynamo/dynamo#7764); "
-                "with twice the replicas each role has nodes of its own"
+                "enough replicas to fill two nodes let the roles have nodes of their own"
             )
         if idle := -used % gpu.gpus:
             warnings.append(f"{idle} GPUs are paid for and not used: whole nodes have {gpu.gpus} each")

@@ -208,6 +208,11 @@ def _check_escapes(where: str, args: tuple[str, ...], config: dict[str, Any]) ->
         if path in _SETTINGS:
             reason = "the recipe has a setting for it, which the plan's arithmetic knows"
             yield Problem(f"{where}.extra_engine_config.{path}", value, reason, f"use {_SETTINGS[path]}")
+        elif not isinstance(value, dict) and any(known.startswith(f"{path}.") for known in _SETTINGS):
+            reason = "it would take the place of everything that is rendered below it"
+            yield Problem(
+                f"{where}.extra_engine_config.{path}", value, reason, "give it as an object with the keys to add"
+            )
 
 
 def _leaves(config: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

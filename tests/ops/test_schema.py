@@ -69,6 +69,30 @@ def test_every_key_of_a_recipe_says_what_it_does() -> None:
     assert silent == [], "a key without a sentence is one people have to guess"
 
 
+def test_every_tuning_key_says_what_it_does_to_first_token_and_inter_token_latency() -> None:
+    definitions = recipe_schema()["$defs"]
+    keys = {
+        "Tuning": set(definitions["Tuning"]["properties"]) - {"extra_args", "extra_engine_config"},
+        "WorkerPool": {"tensor_parallel", "data_parallel", "expert_parallel"},
+        "Router": set(definitions["Router"]["properties"]),
+        "KvTransfer": {"backend"},
+    }
+    silent = [
+        f"{name}.{key}"
+        for name, wanted in keys.items()
+        for key in sorted(wanted)
+        if not {"TTFT", "ITL"}
+        & set(
+            definitions[name]["properties"][key]["description"]
+            .replace(",", " ")
+            .replace(".", " ")
+            .replace(")", " ")
+            .split()
+        )
+    ]
+    assert silent == [], "who tunes wants to know which of the two it moves"
+
+
 def _described(value: dict[str, Any], schema: dict[str, Any]) -> bool:
     """Whether the object it refers to says it."""
     reference = value.get("$ref", "").rpartition("/")[2]

@@ -90,6 +90,15 @@ def test_no_gpu_of_a_node_is_idle(stack: str) -> None:
     assert all(node.gpus_used == whole for node in made.placement.gpu_nodes)
 
 
+@pytest.mark.parametrize("stack", TABLE)
+def test_the_readme_says_which_gpus_each_stack_fits(stack: str) -> None:
+    lines = (stacks.ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    (row,) = [line for line in lines if line.startswith(f"| `{stack}` |")]
+    fits, gpus = (cell.strip() for cell in (row.split("|")[-2], row.split("|")[-3]))
+    assert fits == ", ".join(one.gpu for one in variants() if one.stack == stack)
+    assert gpus == str(TABLE[stack][3])
+
+
 # ── adding one ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

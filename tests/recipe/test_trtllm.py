@@ -304,6 +304,11 @@ def test_weights_that_do_not_fit_are_refused_with_the_arithmetic() -> None:
             "engine_tuning.extra_engine_config.cache_transceiver_config.backend",
             "use serving.kv_transfer.backend",
         ),
+        (
+            {"engine_tuning__extra_engine_config": {"kv_cache_config": None}},
+            "engine_tuning.extra_engine_config.kv_cache_config",
+            "as an object",
+        ),
         ({"engine_tuning__chunked_prefill": False}, "workers.prefill.tuning.max_batch_tokens", "chunked_prefill: true"),
     ],
 )
