@@ -18,7 +18,7 @@ from rich.text import Text
 from ops.charges import Rates, charges, short, usd, usd_per_hour
 from ops.plan_view import console, show
 from ops.spans import GPUS_PAID, Phase, Span, created
-from rehearsal.durations import DATE, TABLE
+from recipe.catalogue import DURATIONS, DURATIONS_DATE
 from rehearsal.session import Event
 
 if TYPE_CHECKING:
@@ -155,9 +155,9 @@ def _report(outcome: Rehearsal) -> Iterator[RenderableType]:
     yield _title("Figures (simulated)")
     yield _figures(outcome, usd(spent, 0, outcome.now))
     yield Text()
-    assumed = sum(row.assumption for row in TABLE)
+    assumed = sum(row.assumption for row in DURATIONS.values())
     yield Text(
-        f"Simulated throughout: minutes come from {len(TABLE)} durations of {DATE} ({assumed} of them assumptions: rehearsal/durations.py "
+        f"Simulated throughout: minutes come from {len(DURATIONS)} durations of {DURATIONS_DATE} ({assumed} of them assumptions: recipe/catalogue/durations.py "
         f"has the sources), dollars from the catalogue's prices (`python -m ops plan {plan.stack}` shows dates and sources).",
         style="dim",
     )

@@ -22,13 +22,13 @@ from ops.exits import BAD_INPUT, FAILED, OK, CommandError
 from ops.planning import Planned, planned
 from ops.rehearsal_view import Watcher, report
 from ops.spans import Gpus, Span, created, gpus, spans
+from recipe.catalogue import DURATIONS, DURATIONS_DATE
 from recipe.config import RECIPE_KEY
 from recipe.plan import Plan
 from rehearsal.cloud import report as cloud_report
 from rehearsal.cloud.faults import Faults
 from rehearsal.cloud.report import Left
 from rehearsal.cloud.store import Store
-from rehearsal.durations import DATE, TABLE
 from rehearsal.engine import Engine, ensure_engine
 from rehearsal.session import REHEARSED_SECRET, Result, Session
 
@@ -120,7 +120,10 @@ class Rehearsal:
             "usd_per_hour": round(usd_per_hour(spent, self.up_end), 2),
             "timeline": [asdict(span) for span in self.spans()],
             "steps": [asdict(step) for step in cloud_report.timeline(self.journal)],
-            "durations": {"as_of": DATE, "assumptions": [row.key for row in TABLE if row.assumption]},
+            "durations": {
+                "as_of": DURATIONS_DATE,
+                "assumptions": [row.key for row in DURATIONS.values() if row.assumption],
+            },
             "wall_seconds": round(self.wall_seconds, 1),
             "control_plane": self.proof and self.proof.as_data(),
         }

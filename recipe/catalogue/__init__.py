@@ -4,6 +4,7 @@ Every entry names its sources; a lookup of an unknown name raises `UnknownName` 
 """
 
 from recipe.catalogue.base import GIB, MIB, Entry, UnknownName
+from recipe.catalogue.durations import DURATIONS, DURATIONS_DATE, Duration, duration
 from recipe.catalogue.instances import (
     CPU_INSTANCES,
     GPU_INSTANCES,
@@ -36,6 +37,7 @@ from recipe.catalogue.versions import (
     EngineVersion,
     KubernetesVersion,
     check,
+    check_ami,
     kubernetes,
     versions,
 )
@@ -43,6 +45,8 @@ from recipe.catalogue.zones import REGIONS, ZONES, Region, Zone, region, region_
 
 __all__ = [
     "CPU_INSTANCES",
+    "DURATIONS",
+    "DURATIONS_DATE",
     "DYNAMO",
     "DYNAMO_DEFAULT",
     "EFA_DEVICE_PLUGIN",
@@ -66,6 +70,7 @@ __all__ = [
     "Chart",
     "CpuInstance",
     "DType",
+    "Duration",
     "DynamoVersions",
     "Engine",
     "EngineVersion",
@@ -81,7 +86,9 @@ __all__ = [
     "UnknownName",
     "Zone",
     "check",
+    "check_ami",
     "cpu_instance",
+    "duration",
     "gpu_instance",
     "gpu_instances",
     "kubernetes",

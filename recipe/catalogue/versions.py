@@ -266,6 +266,13 @@ def check(
     driver = driver or cluster.gpu_ami.driver
     if driver is not None and driver < release.min_driver:
         problems.append(f"Dynamo {dynamo} needs NVIDIA driver {release.min_driver} or newer, the nodes have {driver}")
-    if ami_release is not None and not ami_release.startswith(f"{cluster.version}."):
-        problems.append(f"AMI release {ami_release} is not built for the cluster's Kubernetes {cluster.version}")
+    if ami_release is not None and (problem := check_ami(ami_release, cluster)):
+        problems.append(problem)
     return problems
+
+
+def check_ami(release: str, cluster: KubernetesVersion) -> str | None:
+    """Why nodes of that AMI release cannot join a cluster of that version; None where they can."""
+    if release.startswith(f"{cluster.version}."):
+        return None
+    return f"AMI release {release} is not built for the cluster's Kubernetes {cluster.version}"

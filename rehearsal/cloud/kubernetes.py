@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from recipe.catalogue import MODELS
+
 from . import graphs, rules, validation
 from .rules import (
     ACCESS_ENTRY,
@@ -52,6 +54,7 @@ JOB_LABEL = (
     "dynamo-recipes/job"  # weights | admission | readiness: what the Job does, hence how long and how it can fail
 )
 _WITHOUT = "MODEL_FILES_WITHOUT"  # a weights Job's environment: it leaves out the weights themselves
+_MODEL = "MODEL_ID"  # what a weights Job downloads: larger ones take longer
 # What a readiness Job is told by its environment: which graph, and how long it bears what may pass.
 _GRAPH, _UNSCHEDULABLE_GRACE, _IMAGE_GRACE = "GRAPH", "UNSCHEDULABLE_GRACE_SECONDS", "IMAGE_GRACE_SECONDS"
 
@@ -917,7 +920,11 @@ class Kubernetes:
         text = json.dumps(get(graph.inputs, "spec", {}), default=str)
         if "nvidia.com/gpu" not in text:
             return d["image.small"]
-        loaded = d["weights.load.streamed" if "runai_streamer" in text else "weights.load.default"]
+        key = "weights.load.streamed" if "runai_streamer" in text else "weights.load.default"
+        namespace = self.namespace(DGD, graph.inputs)
+        jobs = [j for j in self._store.of(JOB, cluster=graph.cluster) if self._job_kind(j) == "weights"]
+        here = [j for j in jobs if self.namespace(JOB, j.inputs) == namespace]
+        loaded = d.of_bytes(key, self._weight_bytes(here[-1]) if here else None)
         cached = any(f.extra.get("compiled") for f in self._store.of(FILE_SYSTEM))
         return (
             d["image.engine"]
@@ -1030,7 +1037,10 @@ class Kubernetes:
         if kind == "weights" and _WITHOUT in self._environment(job):
             key = "weights.configuration"
         seconds = (
-            d["image.small"] + d[key] + extra["fault_delay"] + (d["weights.backoff"] if extra["fault"] == "429" else 0)
+            d["image.small"]
+            + d.of_bytes(key, self._weight_bytes(job))
+            + extra["fault_delay"]
+            + (d["weights.backoff"] if extra["fault"] == "429" else 0)
         )
         if extra["fault"] in ("401", "disk-full"):
             seconds = d["image.small"] + (5 if extra["fault"] == "401" else d[key] / 2)
@@ -1074,6 +1084,11 @@ class Kubernetes:
             else ["no cluster"]
         )
         return f"the API server refuses the graph: {'; '.join(errors)}" if errors else None
+
+    def _weight_bytes(self, job: Record) -> float | None:
+        """Of the model a weights Job downloads; None where the catalogue does not know it."""
+        model = MODELS.get(self._environment(job).get(_MODEL, ""))
+        return model.weight_bytes if model else None
 
     @staticmethod
     def _environment(job: Record) -> dict[str, str]:

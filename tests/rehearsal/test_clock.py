@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from recipe.catalogue import DURATIONS
 from rehearsal.clock import DiscreteClock, ManualClock, TreeActivity
-from rehearsal.durations import TABLE, Durations
+from rehearsal.durations import Durations
 
 QUIET = 0.02
 
@@ -183,11 +184,19 @@ def test_a_mistake_in_the_cloud_reaches_who_waits_instead_of_hanging(clock: Disc
 
 
 def test_every_duration_has_a_source_or_says_that_it_is_assumed() -> None:
-    for row in TABLE:
+    for row in DURATIONS.values():
         assert row.source
         assert row.date
         assert row.assumption or not row.source.startswith("no measurement"), row
         assert (row.low or 0) <= row.seconds <= (row.high or row.seconds), f"{row.key} is outside of what was seen"
+
+
+def test_moving_twice_the_weights_takes_twice_as_long_unless_somebody_said_how_long() -> None:
+    once, twice = (Durations().of_bytes("weights.download", size) for size in (65.5e9, 131e9))
+    assert once == pytest.approx(200)
+    assert twice == pytest.approx(400)
+    assert Durations().of_bytes("engine.init", 131e9) == 48, "only what moves bytes"
+    assert Durations({"weights.download": 60}).of_bytes("weights.download", 131e9) == 60
 
 
 def test_durations_can_be_overridden_by_a_name_that_exists() -> None:
