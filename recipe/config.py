@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Any, Literal, get_args
+from functools import cache
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from recipe.errors import Problem, RecipeError, from_validation
+from recipe.errors import Keys, Problem, RecipeError, from_validation
 
 PROJECT = "dynamo-recipes"
 RECIPE_KEY = "recipe"
@@ -38,40 +39,60 @@ def _matching(pattern: str, reason: str, fix: str) -> AfterValidator:
 
 
 def _account(value: Any) -> Any:
-    # `pulumi config set --path` stores digits as a number, which drops leading zeros.
-    return f"{value:012d}" if isinstance(value, int) and value >= 10**8 else value
+    # `pulumi config set --path` stores digits as a number, which drops leading zeros. Few digits are a slip, not many zeros.
+    if isinstance(value, bool) or not isinstance(value, int):
+        return value
+    return f"{value:012d}" if value >= 10**8 else str(value)
 
 
-def _cidr(value: str) -> str:
+def _network(value: str, example: str) -> ipaddress.IPv4Network:
     try:
         network = ipaddress.ip_network(value, strict=True)
     except ValueError as error:
-        raise ValueError(f"not a network: {error} | write it like 198.51.100.7/32") from None
+        raise ValueError(f"not a network: {error} | write it like {example}") from None
+    if network.version != 4:
+        raise ValueError(f"EKS takes IPv4 networks here | write it like {example}")
+    return network
+
+
+_RFC_1918: Final = tuple(map(ipaddress.IPv4Network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16")))
+_NEVER_SEEN: Final = (*_RFC_1918, *map(ipaddress.IPv4Network, ("100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16")))
+"""Nobody comes from these over the internet, and EKS refuses reserved addresses (EKS user guide, config-cluster-endpoint)."""
+_OWN_ADDRESS: Final = "your address as the internet sees it: `curl -s https://checkip.amazonaws.com`, with /32"
+
+
+def _endpoint_cidr(value: str) -> str:
+    network = _network(value, "198.51.100.7/32")
     if network.prefixlen == 0:
         raise ValueError("opens the API server to everyone | name your own network, like 198.51.100.7/32")
-    return value
-
-
-def _ipv4_cidr(value: str) -> str:
-    network = ipaddress.ip_network(_cidr(value))
-    if network.version != 4:
-        raise ValueError("EKS takes IPv4 networks here | write it like 198.51.100.7/32")
+    if any(network.overlaps(private) for private in _NEVER_SEEN):
+        raise ValueError(f"a private network: EKS takes public addresses only | {_OWN_ADDRESS}")
     return value
 
 
 def _vpc_cidr(value: str) -> str:
-    network = ipaddress.ip_network(_ipv4_cidr(value))
-    if not 16 <= network.prefixlen <= 20 or not network.is_private:
-        raise ValueError("a VPC here is a private network between /16 and /20 | for example 10.42.0.0/16")
+    network = _network(value, "10.42.0.0/16")
+    if not 16 <= network.prefixlen <= 20 or not any(network.subnet_of(private) for private in _RFC_1918):
+        raise ValueError(
+            "a VPC here is between /16 and /20 of a private range (10/8, 172.16/12, 192.168/16) | for example 10.42.0.0/16"
+        )
     return value
 
 
+def _no_doubles(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    doubled = sorted({value for value in values or () if (values or ()).count(value) > 1})
+    if doubled:
+        raise ValueError(f"{', '.join(doubled)} stands here twice | once each")
+    return values
+
+
+NoDoubles: Final = AfterValidator(_no_doubles)
 AccountId = Annotated[
     str,
     BeforeValidator(_account),
     _matching(r"\d{12}", "an AWS account id has 12 digits", "aws sts get-caller-identity"),
 ]
-EndpointCidr = Annotated[str, AfterValidator(_ipv4_cidr)]
+EndpointCidr = Annotated[str, AfterValidator(_endpoint_cidr)]
 VpcCidr = Annotated[str, AfterValidator(_vpc_cidr)]
 ZoneId = Annotated[
     str,
@@ -88,6 +109,22 @@ PrincipalArn = Annotated[
         r"arn:aws[a-z-]*:iam::\d{12}:(role|user)/[\w+=,.@/-]+",
         "not the ARN of an IAM role or user",
         "it looks like arn:aws:iam::123456789012:role/name (not an assumed-role session)",
+    ),
+]
+AmiRelease = Annotated[
+    str,
+    _matching(
+        r"\d+\.\d+\.\d+-\d{8}",
+        "not the release of an EKS AMI",
+        "it looks like 1.35.7-20260903 (Kubernetes version, then date); `aws ssm get-parameter` gives the newest: docs/unverified.md",
+    ),
+]
+Owner = Annotated[
+    str,
+    _matching(
+        r"[\w .:/=+@-]{1,128}",
+        "a tag holds 1 to 128 letters, digits, spaces and . : / = + @ - _",
+        "for example you@example.com",
     ),
 ]
 DeploymentId = Annotated[
@@ -306,7 +343,7 @@ class Hardware(Frozen):
     """Cluster placement group. Unset: yes for on-demand, no for the rest (a forced one makes reservations fail)."""
     nic_layout: Literal["device0", "device1"] = "device0"
     """Device index of the EFA-only NICs on cards 1 and up: device0 is AWS's current rule, device1 the older one (docs/unverified.md)."""
-    ami_release: str | None = None
+    ami_release: AmiRelease | None = None
     """EKS AMI release of the GPU nodes, like 1.35.0-20261101. Unset: the catalogue's, so that nodes do not change by themselves."""
     root_disk_gib: Annotated[int, Field(ge=100, le=2000)] = 200
     """Root volume of GPU nodes (gp3, encrypted). Images and logs go to the instance store, not here."""
@@ -377,9 +414,9 @@ class Access(Frozen):
     """The account this stack belongs to: every AWS call is refused in any other."""
     zone_id: ZoneId | None = None
     """AZ id (not name) of all nodes and of the cache: where your capacity is."""
-    endpoint_cidrs: tuple[EndpointCidr, ...] | None = None
+    endpoint_cidrs: Annotated[tuple[EndpointCidr, ...] | None, NoDoubles] = None
     """Networks that may reach the Kubernetes API: where you run pulumi and kubectl."""
-    admin_principals: tuple[PrincipalArn, ...] = ()
+    admin_principals: Annotated[tuple[PrincipalArn, ...], NoDoubles] = ()
     """IAM roles or users that become cluster admins, besides whoever creates the cluster."""
     vpc_cidr: VpcCidr = "10.42.0.0/16"
     """Address range of the VPC."""
@@ -435,7 +472,7 @@ class Recipe(Frozen):
     versions: Versions = Versions()
     deployment_id: DeploymentId = "main"
     """Part of every name: two people deploying the same stack to one account choose different ones."""
-    owner: Annotated[str, Field(pattern=r"^[\w .:/=+@-]{1,128}$")] = "not-set"
+    owner: Owner = "not-set"
     """Tag on everything: whom to ask before deleting it."""
 
     def tuning(self, role: Role) -> Tuning:
@@ -453,24 +490,66 @@ def parse(raw: Any, source: str = "recipe") -> Recipe:
     try:
         return Recipe.model_validate(raw)
     except ValidationError as error:
-        raise RecipeError(from_validation(error, _known_keys(Recipe)), source) from None
+        raise RecipeError(from_validation(error, _keys(Recipe)), source) from None
+
+
+ALSO_CALLED: Final = {
+    "tp": "tensor_parallel",
+    "tensor_parallel_size": "tensor_parallel",
+    "ep": "expert_parallel",
+    "expert_parallel_size": "expert_parallel",
+    "max_model_len": "context_length",
+    "max_seq_len": "context_length",
+    "max_num_seqs": "max_batch_size",
+    "max_num_batched_tokens": "max_batch_tokens",
+    "max_num_tokens": "max_batch_tokens",
+    "gpu_memory_utilization": "gpu_memory_fraction",
+    "free_gpu_memory_fraction": "gpu_memory_fraction",
+    "enable_prefix_caching": "prefix_caching",
+    "shm_gib": "shared_memory_gib",
+    "router_temperature": "temperature",
+}
+"""What vLLM, TRT-LLM and Dynamo call keys of ours: whoever comes from there is told our word."""
+
+
+@cache
+def _keys(model: type[BaseModel]) -> Keys:
+    return Keys(
+        by_path=_known_keys(model),
+        tags=frozenset(_tag(one) for one in _tagged(model)),
+        roles=frozenset(get_args(Role)),
+        also_called=ALSO_CALLED,
+    )
 
 
 def _known_keys(model: type[BaseModel], path: str = "") -> dict[str, tuple[str, ...]]:
-    """Dotted path of each object in the recipe to the keys it may hold; pools and capacity kinds by their tag."""
+    """Dotted path of each object in the recipe to the keys it may hold; pools by role, members of a union by their tag."""
     keys = {path: tuple(model.model_fields)}
     for name, field in model.model_fields.items():
         inner = f"{path}.{name}".lstrip(".")
-        for candidate in _models_in(field.annotation):
+        candidates = _models_in(field.annotation)
+        for candidate in candidates:
             if name == "workers":
                 keys[inner] = get_args(Role)
                 for role in get_args(Role):
                     keys |= _known_keys(candidate, f"{inner}.{role}")
-            elif name == "capacity":
-                keys |= _known_keys(candidate, f"{inner}.{candidate.model_fields['kind'].annotation.__args__[0]}")  # type: ignore[union-attr]
             else:
-                keys |= _known_keys(candidate, inner)
+                keys |= _known_keys(candidate, f"{inner}.{_tag(candidate)}" if len(candidates) > 1 else inner)
     return keys
+
+
+def _tagged(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """Every member of every union below `model`: pydantic puts its tag into the place of an error, no stack file has it."""
+    found: list[type[BaseModel]] = []
+    for field in model.model_fields.values():
+        candidates = _models_in(field.annotation)
+        found += candidates if len(candidates) > 1 else []
+        found += [below for candidate in candidates for below in _tagged(candidate)]
+    return found
+
+
+def _tag(model: type[BaseModel]) -> str:
+    return str(get_args(model.model_fields["kind"].annotation)[0])
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

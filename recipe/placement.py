@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from recipe.catalogue import GIB, CpuInstance, GpuInstance, Model
+from recipe.catalogue import CPU_INSTANCES, GIB, CpuInstance, GpuInstance, Model
 from recipe.config import Recipe, Role
 from recipe.constants import CPU_POOL, JOB_LABEL, POOL_LABEL
 from recipe.errors import Problem
@@ -248,8 +248,13 @@ def _no_room(recipe: Recipe, instance: GpuInstance, role: Role, count: int) -> P
         f"{per_node} workers share a {instance.name} with {room.cpu_millis // 1000} CPUs and {room.memory_mib // 1024} GiB allocatable; "
         f"with cpu: {pool.cpu:g} and memory_gib: {pool.memory_gib} the {count} nodes that their GPUs need are too few"
     )
-    fix = f"cpu at most {room.cpu_millis // 1000 // per_node} and memory_gib at most {room.memory_mib // 1024 // per_node}"
-    return Problem(f"workers.{role}", pool.replicas, reason, fix)
+    cpu, memory = room.cpu_millis // 1000 // per_node, room.memory_mib // 1024 // per_node
+    checks = (("cpu", pool.cpu, cpu), ("memory_gib", pool.memory_gib, memory))
+    too_large = [(key, value, limit) for key, value, limit in checks if value > limit]
+    if len(too_large) == 1:
+        ((key, value, limit),) = too_large
+        return Problem(f"workers.{role}.{key}", value, reason, f"{key} at most {limit}")
+    return Problem(f"workers.{role}", pool.replicas, reason, f"cpu at most {cpu} and memory_gib at most {memory}")
 
 
 # ── CPU nodes ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -331,8 +336,25 @@ def _no_place(nodes: int, instance: CpuInstance, pods: Sequence[Pod], unplaced: 
         f"{_cpu(pods) / 1000:.1f} CPU and {_memory(pods) / 1024:.1f} GiB, and each node keeps {PER_CPU_NODE.cpu_millis / 1000:g} CPU for its own"
     )
     return Problem(
-        "hardware.cpu", instance.name, reason, "a larger hardware.cpu.instance_type or more hardware.cpu.nodes"
+        "hardware.cpu", instance.name, reason, _larger_pool(nodes, instance, [first for first, *_ in unplaced])
     )
+
+
+def _larger_pool(nodes: int, instance: CpuInstance, pods: Sequence[Pod]) -> str:
+    """More nodes where empty ones hold each pod, else the types that do."""
+    cpu = max(pod.cpu_millis for pod in pods) + PER_CPU_NODE.cpu_millis
+    memory = max(pod.memory_mib for pod in pods) + PER_CPU_NODE.memory_mib
+
+    def holds(row: CpuInstance) -> bool:
+        room = row.allocatable(0)
+        return cpu <= room.cpu_millis and memory <= room.memory_bytes / 2**20
+
+    if holds(instance):
+        return f"more hardware.cpu.nodes than {nodes}, or a larger hardware.cpu.instance_type"
+    large = [name for name, row in CPU_INSTANCES.items() if holds(row)]
+    if not large:
+        return f"ask for less: no hardware.cpu.instance_type of the catalogue holds it ({', '.join(CPU_INSTANCES)})"
+    return f"more nodes do not help; hardware.cpu.instance_type: {' or '.join(large)}"
 
 
 def _cpu(pods: Sequence[Pod]) -> int:

@@ -130,7 +130,7 @@ def _check_pools(recipe: Recipe) -> list[Problem]:
     problems: list[Problem] = []
     wanted = ROLES[recipe.mode]
     if set(recipe.workers) != set(wanted):
-        reason = f"mode {recipe.mode} has the pools {' and '.join(wanted)}"
+        reason = f"mode {recipe.mode} has the pool{'s' if len(wanted) > 1 else ''} {' and '.join(wanted)}"
         problems.append(Problem("workers", sorted(recipe.workers), reason, f"give exactly: {', '.join(wanted)}"))
     for role, pool in recipe.workers.items():
         if pool.gpus % pool.expert_parallel:
@@ -188,7 +188,7 @@ def _check_zone(access: Access) -> list[Problem]:
     except catalogue.UnknownName:
         other = None
     if other == access.region:
-        reason = "EKS does not take this zone"
+        reason, other = "EKS does not take this zone", None
     elif other:
         reason = f"a zone of {other}, but access.region is {access.region}"
     else:
@@ -305,7 +305,6 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
                 dynamo,
                 kubernetes_name,
                 driver=recipe.versions.driver or kubernetes.gpu_ami.driver,
-                ami_release=hardware.ami_release,
                 engine=recipe.engine,
                 engine_version=recipe.versions.engine,
                 platform_chart=recipe.versions.platform_chart,
@@ -314,6 +313,9 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
                 gpu=hardware.gpu,
             )
         ]
+    if kubernetes and hardware.ami_release and (reason := catalogue.check_ami(hardware.ami_release, kubernetes)):
+        fix = f"one that begins with {kubernetes.version}., or unset: {kubernetes.gpu_ami.release}"
+        problems.append(Problem("hardware.ami_release", hardware.ami_release, reason, fix))
     engine, unknown_engine = engine_for(recipe.engine)
     problems += unknown_engine if engine is None else [*engine.check(recipe), *_check_engine_hardware(recipe, engine)]
     fitting = catalogue.gpu_instances(gpu=hardware.gpu) if hardware.gpu else ()
@@ -355,7 +357,11 @@ def _check_model(recipe: Recipe, model: Model) -> list[Problem]:
                 Problem(f"{path}.tensor_parallel", pool.tensor_parallel, reason, "1, 2, 4 or 8 where they divide")
             )
         if pool.expert_parallel > 1 and not model.is_moe:
-            problems.append(Problem(f"{path}.expert_parallel", pool.expert_parallel, f"{model.id} has no experts", "1"))
+            problems.append(
+                Problem(
+                    f"{path}.expert_parallel", pool.expert_parallel, f"{model.id} has no experts", "expert_parallel: 1"
+                )
+            )
         if pool.data_parallel > 1 and not model.is_moe:
             reason = f"{model.id} has no experts to share, so each copy would be a worker of its own"
             fix = f"data_parallel: 1 and replicas: {pool.replicas * pool.data_parallel}"
@@ -368,9 +374,9 @@ def _check_model(recipe: Recipe, model: Model) -> list[Problem]:
         context = context_tokens(recipe, model, role)
         if context > model.yarn_context_tokens:
             reason = f"{model.id} goes to {model.yarn_context_tokens} tokens with YaRN"
-            problems.append(
-                Problem("engine_tuning.context_length", context, reason, f"at most {model.yarn_context_tokens}")
-            )
+            own = recipe.workers[role].tuning.context_length is not None
+            where = f"{path}.tuning.context_length" if own else "engine_tuning.context_length"
+            problems.append(Problem(where, context, reason, f"at most {model.yarn_context_tokens}"))
     if model.gated and not recipe.weights.token:
         problems.append(
             Problem(
@@ -423,9 +429,7 @@ class _Planner:
             notes = (self._pause(cost, running), *notes)
         if cost.usd_per_hour > recipe.budget.usd_per_hour:
             reason = f"the stack costs ${cost.usd_per_hour:.2f} an hour"
-            problems.append(
-                Problem("budget.usd_per_hour", recipe.budget.usd_per_hour, reason, "raise the cap, or ask for less")
-            )
+            problems.append(Problem("budget.usd_per_hour", recipe.budget.usd_per_hour, reason, _cheaper(cost)))
         if problems:
             raise RecipeError(problems, self.stack)
         network = make_network(recipe.access.vpc_cidr, _set(recipe.access.zone_id))
@@ -709,6 +713,12 @@ class _Planner:
         if idle := -used % gpu.gpus:
             warnings.append(f"{idle} GPUs are paid for and not used: whole nodes have {gpu.gpus} each")
         return warnings
+
+
+def _cheaper(cost: Cost) -> str:
+    """What to do about a stack that costs more than its cap."""
+    most = max(cost.lines, key=lambda line: line.usd_per_hour)
+    return f"a cap of at least {cost.usd_per_hour:.2f}, or less of what costs most: {most.what}, {most.quantity:g} × ${most.unit_usd:.2f}"
 
 
 def _images(objects: Objects) -> dict[str, str]:
