@@ -96,7 +96,10 @@ def plan(
         Path | None,
         typer.Option(metavar="DIR", help="Also write every Kubernetes object as YAML, with the charts' values."),
     ] = None,
-    every: Annotated[bool, typer.Option("--all", help="Every stack with a file, one line each.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every stack with a file on every GPU it fits, one line each.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="With --all: as docs/stacks.md has it.")] = False,
 ) -> None:
     """What a stack would be and cost. Needs no credentials, no engine, no network.
 
@@ -105,10 +108,12 @@ def plan(
     """
     from ops import planning
 
+    if markdown and (as_json or not every):
+        raise CommandError("--markdown goes with --all, and not with --json", "python -m ops plan --help", BAD_INPUT)
     if every == (stack is not None):
         raise CommandError("name a stack, or give --all", "python -m ops plan --help", BAD_INPUT)
     if every:
-        planning.plan_all(settings or [], as_json=as_json, manifests=manifests, emit=_emit)
+        planning.plan_all(settings or [], as_json=as_json, as_markdown=markdown, manifests=manifests, emit=_emit)
     else:
         assert stack is not None
         planning.plan_one(stack, settings or [], as_json=as_json, manifests=manifests, emit=_emit)

@@ -35,6 +35,7 @@ STACK: Final = "qwen3-32b-disagg"
 FLOOR: Final = "floor"
 
 PLAN_SECONDS: Final = 0.5
+PLAN_ALL_SECONDS: Final = 2
 PLAN_MIB: Final = 120
 PREVIEW_RATIO: Final = 1.3
 REHEARSAL_SECONDS: Final = 60
@@ -105,7 +106,11 @@ def plan_figures(runs: int) -> list[Figure]:
     # Compiled modules are what a user has from the second run on; some machines switch them off.
     env = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
     found: list[Child] = repeat("plan", runs, lambda: measure([sys.executable, "-m", "ops", "plan", STACK], env))
+    every: list[Child] = repeat(
+        "plan --all", runs, lambda: measure([sys.executable, "-m", "ops", "plan", "--all"], env)
+    )
     return [
+        Figure("`ops plan --all`, wall", tuple(child.seconds for child in every), "s", PLAN_ALL_SECONDS),
         Figure("`ops plan`, wall", tuple(child.seconds for child in found), "s", PLAN_SECONDS),
         Figure("`ops plan`, peak memory", tuple(child.peak_mib for child in found), "MiB", PLAN_MIB, 0),
     ]

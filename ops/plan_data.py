@@ -6,9 +6,12 @@ from datetime import date
 from typing import Any, Final
 
 from ops.resources import rooms
+from recipe.catalogue import DURATIONS_DATE
 from recipe.errors import Problem, RecipeError
 from recipe.plan import NodePool, Plan
 from recipe.planner import make_plan
+from recipe.timeline import timeline
+from recipe.timeline import warnings as timeline_warnings
 
 PRICE_AGE_DAYS: Final = 180
 """Older prices are warned about (facts/aws.md §8: p5 fell by 44 % in a day)."""
@@ -26,13 +29,14 @@ def commands(plan: Plan, stack_recipe: Any) -> dict[str, str]:
 
 
 def warnings(plan: Plan, today: date) -> tuple[str, ...]:
-    """The plan's warnings, and prices older than `PRICE_AGE_DAYS` that make up more than 1 % (the plan itself has no clock)."""
+    """The plan's warnings, deadlines that end too early, and prices older than `PRICE_AGE_DAYS` that make up more than 1 % (the plan itself has no clock)."""
     much = plan.cost.usd_per_hour / 100
     dated = [
         (line, date.fromisoformat(line.as_of)) for line in plan.cost.lines if line.as_of and line.usd_per_hour > much
     ]
     old = [f"{line.what} ({as_of})" for line, as_of in dated if (today - as_of).days > PRICE_AGE_DAYS]
-    return (*plan.warnings, f"prices older than {PRICE_AGE_DAYS} days: {'; '.join(old)}") if old else plan.warnings
+    aged = (f"prices older than {PRICE_AGE_DAYS} days: {'; '.join(old)}",) if old else ()
+    return (*plan.warnings, *timeline_warnings(plan), *aged)
 
 
 def as_data(plan: Plan, fixes: dict[str, str], today: date) -> dict[str, Any]:
@@ -51,6 +55,8 @@ def as_data(plan: Plan, fixes: dict[str, str], today: date) -> dict[str, Any]:
         "gpus": plan.gpus,
         "paused": plan.paused,
         "efa_per_node": efa_per_node(plan),
+        "gpu": plan.recipe.hardware.gpu,
+        "computed": _computed(plan),
         "usd_per_hour": cost.usd_per_hour,
         "usd_once": cost.usd_once,
         "ttl_hours": cost.ttl_hours,
@@ -72,6 +78,21 @@ def as_data(plan: Plan, fixes: dict[str, str], today: date) -> dict[str, Any]:
         "warnings": list(warnings(plan, today)),
         "notes": list(plan.notes),
         "placeholders": [{"path": path, "command": fixes.get(path, "")} for path in plan.placeholders],
+    }
+
+
+def _computed(plan: Plan) -> dict[str, Any]:
+    """Expected times, from nothing: arithmetic on the catalogue's durations, never a measurement."""
+    found = timeline(plan)
+    minutes = found.minutes_to_first_token
+    return {
+        "minutes_to_first_token": None if minutes is None else round(minutes, 1),
+        "critical_path": [
+            {"step": step.name, "from_minutes": round(step.start / 60, 1), "to_minutes": round(step.end / 60, 1)}
+            for step in found.critical_path
+        ],
+        "durations_as_of": DURATIONS_DATE,
+        "assumptions": list(found.assumptions),
     }
 
 

@@ -11,10 +11,14 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ops.overview import Row
 from ops.plan_data import efa_per_node
 from ops.resources import rooms
+from ops.variants import Variant
 from recipe.config import Role
+from recipe.errors import RecipeError
 from recipe.plan import CostLine, GpuPool, Plan
+from recipe.timeline import timeline
 
 STYLES: Final[dict[Role, str]] = {"worker": "green", "prefill": "cyan", "decode": "magenta"}
 _BAR: Final = 20
@@ -97,6 +101,7 @@ def _head(plan: Plan) -> RenderableType:
         ("GPU nodes", _gpu_pool(plan)),
         ("CPU nodes", f"{plan.cpu_pool.count} × {plan.cpu_pool.instance_type}"),
         ("where", f"{recipe.access.region}, zone {zone}; control plane also in {plan.network.control_plane.zone_id}"),
+        ("starts", _first_token(plan)),
         ("versions", ", ".join(f"{name} {version}" for name, version in plan.versions.items())),
     ]
     return Group(
@@ -126,6 +131,14 @@ def _gpu_pool(plan: Plan) -> str:
         f"{gpu.count} × {gpu.instance_type} ({kind}), {plan.gpus} GPUs used, "
         f"{len(gpu.nics)} NICs of which {efa_per_node(plan)} EFA per node"
     )
+
+
+def _first_token(plan: Plan) -> str:
+    found = timeline(plan)
+    if found.minutes_to_first_token is None:
+        return "not while paused"
+    assumed = f"; {len(found.assumptions)} of the durations on its way are assumptions" if found.assumptions else ""
+    return f"first token about {found.minutes_to_first_token:.0f} minutes after `pulumi up` in an empty account (computed{assumed})"
 
 
 def _workers(plan: Plan) -> Table:
@@ -259,19 +272,25 @@ def _placeholders(plan: Plan, fixes: dict[str, str]) -> Iterator[Text]:
         yield Text(f"  {fixes.get(path, '')}", no_wrap=True, overflow="ignore")
 
 
-def summary(plans: Sequence[Plan]) -> Table:
-    """One line per stack, for `ops plan --all`."""
-    table = _table(
-        "stack", "model", "serving", "GPU nodes", "GPUs", "$/h", "$ for its TTL", right=("GPUs", "$/h", "$ for its TTL")
-    )
-    for plan in plans:
-        none = "none: paused" if plan.paused else "none"
-        nodes = f"{plan.gpu_pool.count} × {plan.gpu_pool.instance_type}" if plan.gpu_pool else none
-        money = (f"{plan.cost.usd_per_hour:,.2f}", f"{plan.cost.usd_for_ttl:,.2f}")
-        table.add_row(
-            plan.stack, plan.model.id, f"{plan.recipe.engine} {plan.recipe.mode}", nodes, str(plan.gpus), *money
-        )
-    return table
+def overview_view(
+    rows: Sequence[Row], notes: Sequence[str], misfits: Sequence[tuple[Variant, RecipeError]]
+) -> RenderableType:
+    """One line per stack and GPU, for `ops plan --all`."""
+    figures = ("GPUs", "$/h", "first token, min")
+    table = _table("stack", "model", "serving", "GPU", "GPU nodes", *figures, right=figures)
+    last = None
+    for row in rows:
+        plan = row.plan
+        # The same words in every line of a stack would hide what differs.
+        named = (plan.stack, plan.model.id, f"{plan.recipe.engine} {plan.recipe.mode}")
+        shown = named if plan.stack != last else ("", "", "")
+        last = plan.stack
+        table.add_row(*shown, row.gpu, row.nodes, str(plan.gpus), row.usd_per_hour, row.minutes)
+    refused = [
+        Text(f"{one.stack} does not fit {one.gpu}: {error.problems[0].reason}", style="yellow")
+        for one, error in misfits
+    ]
+    return Group(table, Text(), *refused, *(Text(note, style="dim") for note in notes))
 
 
 def failure(message: Any, next_step: str) -> Text:

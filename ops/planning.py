@@ -59,30 +59,27 @@ def plan_one(stack: str, settings: list[str], *, as_json: bool, manifests: Path 
         typer.echo(f"\n{len(written)} files written to {manifests}")
 
 
-def plan_all(settings: list[str], *, as_json: bool, manifests: Path | None, emit: Emit) -> None:
-    """Every stack with a file. A broken one does not hide the others, but decides the exit code."""
-    good: list[Planned] = []
-    bad: dict[str, RecipeError | CommandError] = {}
-    for stack in stacks.names():
-        try:
-            good.append(planned(stack, settings))
-        except (RecipeError, CommandError) as error:
-            bad[stack] = error
-    for one in good:
-        _write(one.plan, manifests / one.plan.stack if manifests else None)
+def plan_all(settings: list[str], *, as_json: bool, as_markdown: bool, manifests: Path | None, emit: Emit) -> None:
+    """Every stack with a file, on every GPU it fits. A broken one does not hide the others, but decides the exit code."""
+    from ops.overview import footnotes, markdown, overview, overview_data
+
+    found = overview(settings)
+    for row in found.rows:
+        if row.variant.own:
+            _write(row.plan, manifests / row.plan.stack if manifests else None)
     if as_json:
         today = datetime.now(UTC).date()
-        emit(
-            [as_data(one.plan, one.fixes, today) for one in good]
-            + [{"stack": stack} | _as_data(wrong) for stack, wrong in bad.items()]
-        )
+        emit(overview_data(found, today) + [{"stack": stack} | _as_data(wrong) for stack, wrong in found.bad.items()])
+    elif as_markdown:
+        typer.echo(markdown(found), nl=False)
     else:
-        from ops.plan_view import show, summary
+        from ops.plan_view import overview_view, show
 
-        show(summary([one.plan for one in good]))
-        for wrong in bad.values():
+        show(overview_view(found.rows, footnotes(found), found.misfits))
+    if not as_json:
+        for wrong in found.bad.values():
             typer.echo(str(wrong), err=True)
-    if bad:
+    if found.bad:
         raise typer.Exit(BAD_INPUT)
 
 

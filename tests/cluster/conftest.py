@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ops.variants import Variant, variants
 from recipe.plan import Manifest, Plan
 from rehearsal.cluster import Cluster, connected, crd
 from rehearsal.cluster.trial import Trial
-from tests.cluster.variants import Variant, variants
 
 MakeTrial = Callable[..., Trial]
 _figures = pytest.StashKey[dict[str, float]]()

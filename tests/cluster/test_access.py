@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from ops.variants import each_stack
 from recipe.plan import Manifest
 from rehearsal.cluster import Cluster
 from rehearsal.cluster.api import Api, Refused
 from rehearsal.cluster.trial import Trial, filled
 from tests.cluster.conftest import MakeTrial
-from tests.cluster.variants import each_stack
 from tests.cluster.wrong_graphs import WRONG, changed
 from tests.recipe.scripts_support import Ended, Reply, Request, run_job, serve
 

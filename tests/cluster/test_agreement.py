@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from ops.variants import Variant, each_stack, variants
 from recipe.plan import Manifest
 from rehearsal.cloud import Fault, Faults, graphs
 from rehearsal.cluster import Cluster
@@ -21,7 +22,6 @@ from rehearsal.cluster.api import Refused, wait_for
 from rehearsal.cluster.trial import Trial, ending_with, filled
 from tests.cluster.conftest import MakeTrial
 from tests.cluster.pretended import Pretended, refusal
-from tests.cluster.variants import Variant, each_stack, variants
 from tests.cluster.wrong_graphs import WRONG, changed
 
 every_variant = pytest.mark.parametrize("variant", variants(), ids=str)

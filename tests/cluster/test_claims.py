@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from ops.variants import each_stack
 from recipe.plan import Manifest
 from rehearsal.cluster import Cluster
 from rehearsal.cluster.api import wait_for
 from rehearsal.cluster.trial import Trial, ending_with, filled
 from tests.cluster.conftest import MakeTrial
-from tests.cluster.variants import each_stack
 
 
 @pytest.fixture(params=each_stack(), ids=lambda one: one.stack)

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ops import control_plane
+from ops.variants import each_stack
 from rehearsal.cluster import Cluster, crd
 from rehearsal.cluster.controlplane import KUBECONFIG
-from tests.cluster.variants import each_stack
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from ops.variants import Variant, each_stack
 from recipe.plan import Manifest
 from rehearsal.cluster import Cluster, operator
 from rehearsal.cluster.api import wait_for
 from rehearsal.cluster.trial import Trial, filled
 from tests.cluster.conftest import MakeTrial
-from tests.cluster.variants import Variant, each_stack
 
 every_stack = pytest.mark.parametrize("variant", each_stack(), ids=lambda one: one.stack)
 # The pod garbage collector alone takes 40 s, and it does the same for every stack.

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from ops.variants import each_stack
 from recipe.plan import Manifest
 from rehearsal.cluster import Cluster
 from rehearsal.cluster.api import Refused
 from rehearsal.cluster.trial import Trial
 from tests.cluster.conftest import MakeTrial
-from tests.cluster.variants import each_stack
 from tests.cluster.wrong_graphs import WRONG, changed
 
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from ops.variants import Variant, each_stack
 from recipe.constants import JOB_LABEL
 from recipe.plan import Manifest
 from rehearsal.cluster import Cluster
 from rehearsal.cluster.api import Refused, wait_for
 from rehearsal.cluster.trial import Trial, ending_with
 from tests.cluster.conftest import MakeTrial
-from tests.cluster.variants import Variant, each_stack
 
 _BACKOFF_SECONDS = 90
 """The controller waits 10, 20, … s between pods."""

@@ -6,12 +6,12 @@ from collections import Counter
 
 import pytest
 
+from ops.variants import Variant, each_stack, variants
 from recipe.catalogue import cpu_instance, gpu_instance
 from recipe.catalogue.instances import CPU_INSTANCES
 from recipe.errors import RecipeError
 from recipe.placement import waiting_workers
 from tests.cluster.conftest import MakeTrial
-from tests.cluster.variants import Variant, each_stack, variants
 from tests.recipe.samples import gpu_pool
 
 on_gpus = pytest.mark.parametrize("variant", [one for one in variants() if one.gpu], ids=str)
