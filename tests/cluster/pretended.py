@@ -24,12 +24,13 @@ class Pretended:
         self.world.pool("cpu", cpu_type or cpu.instance_type, cpu.count, labels=cpu.labels)
         self.world.file_system()
         self._late = {Late.FILE_SYSTEM: self.world.id("efs"), Late.HF_TOKEN: "not-a-token", Late.GPU_NODES: "0123abcd"}
+        self._late[Late.CPU_NODES] = "4567cdef"
         for claim in plan.storage.claims:
             point = self.world.make(r.ACCESS_POINT, f"{claim.purpose}-point", fileSystemId=self.world.id("efs"))
             self._late[Late.access_point(claim.purpose)] = point["id"]
         self._release(plan.platform)
-        count = gpu.count if gpu_count is None else gpu_count
-        if count:
+        count = gpu.count if gpu and gpu_count is None else gpu_count
+        if gpu and count:
             efa = sum(nic.type != "interface" for nic in gpu.nics)
             self.world.pool("gpu", gpu.instance_type, count, gpu=True, labels=gpu.labels, efa=efa)
         for chart in plan.devices:

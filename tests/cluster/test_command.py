@@ -12,6 +12,9 @@ from ops import control_plane
 from ops.variants import each_stack
 from rehearsal.cluster import Cluster, crd
 from rehearsal.cluster.controlplane import KUBECONFIG
+from tests.recipe.samples import gpu_pool
+
+ON_GPUS = next(one for one in each_stack() if one.gpu)
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +23,7 @@ def same_cluster(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_proof_names_every_node_and_what_runs_there(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = each_stack()[0].plan("shown")
+    plan = ON_GPUS.plan("shown")
     proof = control_plane.prove(plan)
     assert proof.ok
     assert proof.graph_checked == (crd.find() is not None)
@@ -34,8 +37,8 @@ def test_the_proof_names_every_node_and_what_runs_there(capsys: pytest.CaptureFi
 
 
 def test_pods_without_a_place_are_named_with_the_schedulers_words(capsys: pytest.CaptureFixture[str]) -> None:
-    plan = each_stack()[0].plan("short")
-    fewer = plan.model_copy(update={"gpu_pool": plan.gpu_pool.model_copy(update={"count": 0})})
+    plan = ON_GPUS.plan("short")
+    fewer = plan.model_copy(update={"gpu_pool": gpu_pool(plan).model_copy(update={"count": 0})})
     proof = control_plane.prove(fewer)
     assert not proof.ok
     assert len(proof.waiting) == sum(worker.replicas for worker in plan.workers)

@@ -62,7 +62,7 @@ def test_a_worker_has_the_gpus_of_all_its_copies_everywhere() -> None:
         budget__usd_per_hour=200,
     )
     prefill = next(pool for pool in made.workers if pool.role == "prefill")
-    assert (prefill.gpus, prefill.efa, made.gpu_pool.count) == (8, 16, 2)
+    assert (prefill.gpus, prefill.efa, gpu_pool(made).count) == (8, 16, 2)
     limits = main(made.objects.graph, "prefill")["resources"]["limits"]
     assert (limits[GPU_RESOURCE], limits[EFA_RESOURCE]) == ("8", "16")
     memory = {one.role: one for one in made.placement.gpu_memory}

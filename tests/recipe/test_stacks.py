@@ -15,6 +15,7 @@ from recipe.config import parse
 from recipe.errors import RecipeError
 from recipe.plan import Plan
 from recipe.planner import make_plan
+from tests.recipe.samples import gpu_pool
 from tests.recipe.test_graph import crd_schema
 
 # Engine, workers of each role as replicas × GPUs, router, GPUs: the table of the eight systems, without the mock engine.
@@ -86,7 +87,7 @@ def test_warnings_are_only_those_a_person_must_decide_about(variant: Variant) ->
 @pytest.mark.parametrize("stack", sorted(set(TABLE) - {"qwen3-32b-fp8-agg"}))
 def test_no_gpu_of_a_node_is_idle(stack: str) -> None:
     made = shipped(stack)
-    whole = catalogue.gpu_instance(made.gpu_pool.instance_type).gpus
+    whole = catalogue.gpu_instance(gpu_pool(made).instance_type).gpus
     assert all(node.gpus_used == whole for node in made.placement.gpu_nodes)
 
 
@@ -95,7 +96,7 @@ def test_the_readme_says_which_gpus_each_stack_fits(stack: str) -> None:
     lines = (stacks.ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     (row,) = [line for line in lines if line.startswith(f"| `{stack}` |")]
     fits, gpus = (cell.strip() for cell in (row.split("|")[-2], row.split("|")[-3]))
-    assert fits == ", ".join(one.gpu for one in variants() if one.stack == stack)
+    assert fits == ", ".join(str(one.gpu) for one in variants() if one.stack == stack)
     assert gpus == str(TABLE[stack][3])
 
 
@@ -143,8 +144,8 @@ def test_a_new_instance_type_is_one_catalogue_entry(stack: str, monkeypatch: pyt
     monkeypatch.setitem(GPU_INSTANCES, new.name, new)
     settings = ("hardware.gpu=h200", f"hardware.instance_type={new.name}")
     made = make_plan(stack, parse(recipe_of(stack, *settings)), placeholders=True)
-    assert made.gpu_pool.instance_type == new.name
-    assert len(made.gpu_pool.nics) == 9, "eight EFA and the primary interface"
+    assert gpu_pool(made).instance_type == new.name
+    assert len(gpu_pool(made).nics) == 9, "eight EFA and the primary interface"
     if made.recipe.mode == "disagg":
         assert all(pool.efa == pool.gpus for pool in made.workers), "one EFA device per GPU of this type"
     assert any(f"no price known for {new.name}" in warning for warning in made.warnings)
