@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
+from pulumi import RunError
 from pulumi.automation._server import LanguageServer
 from pulumi.runtime.proto import LanguageRuntimeServicer, language_pb2, plugin_pb2
 from pulumi.runtime.proto.language_pb2_grpc import add_LanguageRuntimeServicer_to_server
@@ -63,7 +64,11 @@ class Host(LanguageServer):
             runpy.run_path(str(main), run_name="__main__")
 
         self.program = program
-        response = super().Run(request, context)  # type: ignore[no-untyped-call]
+        try:
+            response = super().Run(request, context)  # type: ignore[no-untyped-call]
+        except RunError:
+            # The runner has logged it, and met it again in a task that waited for the same thing.
+            return language_pb2.RunResponse(bail=True)
         # The runner has logged the error already. Pulumi's own host bails then, or the engine says it a second time.
         return language_pb2.RunResponse(bail=True) if response.error else response
 

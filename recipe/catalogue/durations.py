@@ -93,6 +93,9 @@ DURATIONS: dict[str, Duration] = {
         Duration("image.small", 10, _GUESS, assumption=True),
         Duration("weights.download", 200, f"{_FACTS}: 65.5 GB at 0.2-1 GB/s", low=65, high=330, gb=65.5),
         Duration("weights.configuration", 20, _GUESS, assumption=True),  # 17 MB; most of it is installing the packages
+        Duration(
+            "weights.verify", 15, "recipe/scripts/download.py: sizes against a manifest, after pip", assumption=True
+        ),
         Duration("weights.backoff", 120, _GUESS, assumption=True),
         Duration("weights.load.default", 528, f"{_FACTS}: 65.5 GB by the default loader at 124 MB/s", gb=65.5),
         Duration("weights.load.streamed", 42, f"{_FACTS}: 65.5 GB streamed at 1.5 GB/s per EFS client", gb=65.5),

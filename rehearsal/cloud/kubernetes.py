@@ -553,16 +553,14 @@ class Kubernetes:
             and str(self._annotation(record.inputs, "deletionPropagationPolicy")).lower() != "background"
         ):
             seconds += self._cloud.durations["graph.shutdown"]  # foreground, the provider's default, waits for the pods
+        if record.type == NAMESPACE and any(self._inside(record, DGD)):
+            seconds += self._cloud.durations["graph.shutdown"]  # it is there as long as a pod is
         self._cloud.spend(call, seconds)
         self._forget(record)
 
     def _forget(self, record: Record) -> None:
         if record.type == NAMESPACE:
-            for inner in [
-                r
-                for r in self._store.records.values()
-                if r.cluster == record.cluster and r is not record and self.namespace(r.type, r.inputs) == record.id
-            ]:
+            for inner in self._inside(record):
                 self._forget(inner)
         if record.type == DGD:
             self._cloud.event("graph-not-ready", record.name, "deleted")
@@ -571,6 +569,17 @@ class Kubernetes:
         for made in [r for r in self._store.records.values() if r.owner == record.key]:
             self._store.remove(made)
         self._store.remove(record)
+
+    def _inside(self, namespace: Record, *types: str) -> list[Record]:
+        """Objects in a namespace, of `types` or of any."""
+        return [
+            r
+            for r in self._store.records.values()
+            if r.cluster == namespace.cluster
+            and r is not namespace
+            and r.type in (types or (r.type,))
+            and self.namespace(r.type, r.inputs) == namespace.id
+        ]
 
     def _held_by(self, record: Record) -> str | None:
         """What keeps an object from going: finalizers."""
@@ -598,7 +607,7 @@ class Kubernetes:
                 claims = [c.id for c in self._store.of(PVC, cluster=cluster) if c.extra.get("volume") == record.id]
                 return f"finalizers [kubernetes.io/pv-protection]: bound to {claims[0]}" if claims else None
             case rules.NAMESPACE:
-                inside = [r for r in self._store.of(DGD, cluster=cluster) if self.namespace(DGD, r.inputs) == record.id]
+                inside = self._inside(record, DGD)
                 return next((f"{r.id}: {why}" for r in inside if (why := self._held_by(r))), None)
         return None
 
@@ -1007,6 +1016,9 @@ class Kubernetes:
                 else extra["fault"]
             )
             self._end(job, "failed" if problem else "complete", problem or "")
+            if kind == "weights" and not problem:
+                for files in self._mounted(job):
+                    files.extra["weights"] = sorted({*files.extra.get("weights", ()), *self._snapshot(job)})
 
     @staticmethod
     def _why_failed(job: Record) -> str:
@@ -1042,6 +1054,10 @@ class Kubernetes:
             + extra["fault_delay"]
             + (d["weights.backoff"] if extra["fault"] == "429" else 0)
         )
+        if kind == "weights" and any(
+            self._snapshot(job) & set(fs.extra.get("weights", ())) for fs in self._mounted(job)
+        ):
+            seconds = d["image.small"] + d["weights.verify"]
         if extra["fault"] in ("401", "disk-full"):
             seconds = d["image.small"] + (5 if extra["fault"] == "401" else d[key] / 2)
         extra |= {"phase": "running", "started_at": now, "done_at": now + seconds}
@@ -1049,6 +1065,21 @@ class Kubernetes:
             extra |= {"done_at": None, "gives_up_at": None}
         self._cloud.event("job-running", job.name, kind)
         return True
+
+    def _snapshot(self, job: Record) -> set[str]:
+        """What a download Job downloads, where it says so."""
+        told = self._environment(job)
+        keys = ("MODEL_ID", "MODEL_REVISION", "MODEL_FILES_WITHOUT")
+        return {" ".join(told.get(key, "") for key in keys)} if "MODEL_ID" in told else set()
+
+    def _mounted(self, job: Record) -> Iterator[Record]:
+        """File systems behind a Job's claims."""
+        for name in self._claims(get(job.inputs, "spec.template.spec", {})):
+            claim = self._store.find(PVC, f"{self.namespace(JOB, job.inputs)}/{name}", job.cluster)
+            volume = self._store.find(PV, claim.extra.get("volume"), job.cluster) if claim else None
+            handle = str(get(volume.inputs, "spec.csi.volumeHandle", "")) if volume else ""
+            if files := self._store.find(FILE_SYSTEM, handle.split(":")[0]):
+                yield files
 
     @staticmethod
     def _download(job: Record) -> str | None:

@@ -388,6 +388,10 @@ ROWS: tuple[Row, ...] = (
               "kubernetes/kubernetes pkg/apis/*/validation; held against a real API server by tests/cluster/test_agreement.py"),
     Behaviour("k8s.immutable", "Forbidden: field is immutable when `immutable` is set", "a real API server 1.35 (tests/cluster/test_agreement.py)"),
     Behaviour("k8s.namespace", 'namespaces "{namespace}" not found', "https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/"),
+    Behaviour("namespace.takes-its-own", "Deleting a namespace deletes all in it, in the background; it is gone when the last finalizer and the last pod are. "
+              "Until then nothing new is accepted in it.", "kubernetes/kubernetes pkg/controller/namespace/deletion/namespaced_resources_deleter.go"),
+    Behaviour("weights.kept", "A download Job that finds its verified snapshot on the file system only looks at sizes, whichever volume leads there.",
+              "recipe/scripts/download.py (already_verified)"),
     Behaviour("k8s.unreachable", "Nothing in a cluster can be read or changed when the cluster is gone or not ACTIVE; deletes honour deleteUnreachable.", "facts/pulumi.md §10"),
     Behaviour("dgd.crd", "The CRD exists once the operator's init container ran, that is once the platform Release is deployed; it stays when the Release goes.", "facts/dynamo.md §2"),
     Behaviour("dgd.admission", "Checks of the API types and the webhook.", DGD_RULES + "; §1.1"),

@@ -188,3 +188,48 @@ def test_the_gpus_are_what_left_lists_first(whole: Start) -> None:
     assert left[0].type == r.INSTANCE
     assert left[0].costs_by_the_hour
     assert not left[-1].costs_by_the_hour
+
+
+# A namespace
+
+
+def test_with_a_namespace_goes_all_in_it_and_its_volumes_are_free(whole: Start) -> None:
+    world = whole()
+    world.drop("namespace")
+    inside = [x for x in world.cloud.left() if x.type.startswith("kubernetes:") and x.id.startswith("serving/")]
+    assert inside == []
+    world.drop("volume")
+    assert world.out("efs"), "what a claim was bound to on EFS is nobody's in the cluster"
+
+
+def test_a_namespace_is_there_until_its_last_pod_is(whole: Start) -> None:
+    world = whole()
+    start = world.clock.now()
+    world.drop("namespace")
+    assert world.clock.now() - start == 61, "workers are given 60 s to finish"
+
+
+def test_a_namespace_with_a_graph_stays_where_no_operator_removes_its_finalizer(whole: Start) -> None:
+    world = whole()
+    world.drop("dynamo-platform")
+    assert "nvidia.com/finalizer" in world.stuck("namespace")
+    assert "not found" in world.refused(
+        r.CONFIG_MAP, "new", metadata={"name": "new", "namespace": "serving"}, data={}
+    ), "nothing new is accepted in a namespace that goes"
+
+
+def test_weights_that_are_on_the_file_system_are_not_downloaded_again(before_gpus: Start) -> None:
+    world = before_gpus()
+    took = []
+    for revision in ("one", "one", "two"):
+        world.drop("weights")
+        env = [{"name": "MODEL_ID", "value": "Qwen/Qwen3-32B"}, {"name": "MODEL_REVISION", "value": revision}]
+        start = world.clock.now()
+        volume = {"name": "m", "persistentVolumeClaim": {"claimName": "model"}}
+        world.job(
+            "weights",
+            "weights",
+            spec={"volumes": [volume], "containers": [{"name": "main", "image": "python:3.12-slim", "env": env}]},
+        )
+        took.append(world.clock.now() - start)
+    assert took[1] < 60 < took[0] == took[2], "the snapshot was verified before: only its sizes are compared"
