@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pulumi
 from pulumi_kubernetes.helm.v3 import Release, RepositoryOptsArgs
@@ -79,6 +79,23 @@ def create_release(
         wait_for_jobs=True,
         opts=pulumi.ResourceOptions.merge(settings, opts),
     )
+
+
+def tied(identity: Identity) -> pulumi.ResourceTransformation:
+    """Makes every object below a component go with the identity: through its namespace, or its name where it has none.
+
+    For a shared cluster, in which objects are deleted and not forgotten with it (see `components/foundation.py`).
+    """
+
+    def tie(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
+        if not args.type_.startswith("kubernetes:"):
+            return None
+        metadata = {**cast("Manifest", args.props["metadata"])}
+        key = "namespace" if "namespace" in metadata else "name"
+        props = {**args.props, "metadata": {**metadata, key: identity.tie(metadata[key])}}
+        return pulumi.ResourceTransformationResult(props, args.opts)
+
+    return tie
 
 
 def fill(manifest: Manifest, late: Mapping[str, pulumi.Input[str]]) -> Manifest:

@@ -6,12 +6,12 @@ Deliberately not here: the graph (serving.py), and any judgement of our own: the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pulumi
 
 from components._objects import create, create_job
-from components.platform import Platform
 from recipe.plan import Plan
 
 
@@ -21,8 +21,8 @@ class AdmissionArgs:
 
     plan: Plan
     namespace: pulumi.Resource
-    platform: Platform
-    """Brings the CRD and the webhook that judge."""
+    platform: Sequence[pulumi.Resource]
+    """Brings the CRD and the webhook that judge; empty where a base has it."""
 
 
 class Admission(pulumi.ComponentResource):
@@ -43,6 +43,6 @@ class Admission(pulumi.ComponentResource):
         job = create_job(
             f"{name}-job",
             objects.admission_job,
-            pulumi.ResourceOptions(parent=self, depends_on=[account, binding, config, args.platform]),
+            pulumi.ResourceOptions(parent=self, depends_on=[account, binding, config, *args.platform]),
         )
         self.register_outputs({"job": job.id})

@@ -16,7 +16,7 @@ from components._iam import service_role
 from components._tags import named
 from components.identity import Identity
 from components.network import Network
-from recipe.plan import Plan
+from recipe.plan import FoundationPlan
 
 _ADMIN_POLICY = "arn:aws:eks::aws:cluster-access-policy/AmazonEKSClusterAdminPolicy"
 _NODE_POLICIES = ("AmazonEKSWorkerNodePolicy", "AmazonEKS_CNI_Policy", "AmazonEC2ContainerRegistryPullOnly")
@@ -27,7 +27,7 @@ _NODE_ADDONS = ("vpc-cni", "kube-proxy", "eks-pod-identity-agent")
 class ClusterArgs:
     """What a Cluster is made from."""
 
-    plan: Plan
+    plan: FoundationPlan
     identity: Identity
     network: Network
 

@@ -13,14 +13,14 @@ import pulumi
 from components._objects import create_release
 from components.cluster import Cluster
 from components.identity import Identity
-from recipe.plan import Plan
+from recipe.plan import FoundationPlan
 
 
 @dataclass(frozen=True, kw_only=True)
 class DevicesArgs:
     """What Devices are made from."""
 
-    plan: Plan
+    plan: FoundationPlan
     identity: Identity
     cluster: Cluster
 

@@ -13,14 +13,14 @@ import pulumi_aws as aws
 
 from components._tags import named
 from components.identity import Identity
-from recipe.plan import Plan, SubnetPlan
+from recipe.plan import FoundationPlan, SubnetPlan
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkArgs:
     """What a Network is made from."""
 
-    plan: Plan
+    plan: FoundationPlan
     identity: Identity
 
 

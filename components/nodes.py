@@ -15,12 +15,11 @@ import pulumi
 import pulumi_aws as aws
 
 from components._tags import named
-from components.cluster import Cluster
 from components.identity import Identity
-from components.network import Network
+from components.site import Site
 from recipe.catalogue import Nic
 from recipe.constants import GPU_TAINT_KEY, GPU_TAINT_VALUE
-from recipe.plan import NodePool, Plan
+from recipe.plan import FoundationPlan, NodePool, Plan
 
 _TAGGED_WITH_INSTANCE = ("instance", "volume", "network-interface")
 """A node group's own tags do not reach these; what a failed teardown leaves behind is found by them."""
@@ -37,30 +36,38 @@ _ROOT_DEVICE = "/dev/xvda"
 
 @dataclass(frozen=True, kw_only=True)
 class PoolArgs:
-    """What a CpuPool is made from, and the common part of a GpuPool."""
+    """What both pools are made from."""
 
-    plan: Plan
+    plan: FoundationPlan
     identity: Identity
-    network: Network
-    cluster: Cluster
+    site: Site
+
+
+@dataclass(frozen=True, kw_only=True)
+class CpuPoolArgs(PoolArgs):
+    """What a CpuPool is made from."""
+
+    dns: bool
+    """CoreDNS beside the nodes; False where the cluster has it already."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class GpuPoolArgs(PoolArgs):
     """What a GpuPool is made from."""
 
+    plan: Plan
     wait_for: Sequence[pulumi.Resource]
     """Everything that has to be right before GPUs are paid for. Only the node group waits, not its template."""
 
 
 class CpuPool(pulumi.ComponentResource):
-    """CPU nodes and CoreDNS, which needs one of them to become active."""
+    """CPU nodes and, in a cluster of one's own, CoreDNS, which needs one of them to become active."""
 
     node_group: aws.eks.NodeGroup
     generation: pulumi.Output[str]
     """Another one for every node group that is created, also under the same name."""
 
-    def __init__(self, name: str, args: PoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+    def __init__(self, name: str, args: CpuPoolArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("dynamo-recipes:nodes:CpuPool", name, None, opts)
         pool, names, tags = args.plan.cpu_pool, args.plan.names, args.plan.tags
         template = aws.ec2.LaunchTemplate(
@@ -77,10 +84,10 @@ class CpuPool(pulumi.ComponentResource):
         )
         self.node_group = aws.eks.NodeGroup(
             f"{name}-nodes",
-            node_group_name=names.cpu_node_group,
-            cluster_name=args.cluster.cluster_name,
-            node_role_arn=args.cluster.node_role_arn,
-            subnet_ids=[args.network.nodes_subnet_id],
+            node_group_name=args.identity.tie(names.cpu_node_group),
+            cluster_name=args.site.cluster_name,
+            node_role_arn=args.site.node_role_arn,
+            subnet_ids=[args.site.subnet_id],
             version=args.plan.cluster.version,
             ami_type=pool.ami_type,
             release_version=pool.ami_release,
@@ -90,24 +97,25 @@ class CpuPool(pulumi.ComponentResource):
             update_config=aws.eks.NodeGroupUpdateConfigArgs(max_unavailable=1),
             labels=pool.labels,
             tags=named(tags, names.cpu_node_group),
-            opts=_group_options(self, pool, [args.cluster, args.network]),
+            opts=_group_options(self, pool, args.site.outlives_nodes),
         )
-        dns = aws.eks.Addon(
-            f"{name}-coredns",
-            cluster_name=args.cluster.cluster_name,
-            addon_name="coredns",
-            resolve_conflicts_on_create="OVERWRITE",
-            resolve_conflicts_on_update="OVERWRITE",
-            tags=named(tags, "coredns"),
-            opts=pulumi.ResourceOptions(
-                parent=self,
-                # Without a node it stays degraded, and its create fails after 20 minutes.
-                depends_on=[self.node_group],
-                delete_before_replace=True,
-            ),
-        )
+        if args.dns:
+            aws.eks.Addon(
+                f"{name}-coredns",
+                cluster_name=args.site.cluster_name,
+                addon_name="coredns",
+                resolve_conflicts_on_create="OVERWRITE",
+                resolve_conflicts_on_update="OVERWRITE",
+                tags=named(tags, "coredns"),
+                opts=pulumi.ResourceOptions(
+                    parent=self,
+                    # Without a node it stays degraded, and its create fails after 20 minutes.
+                    depends_on=[self.node_group],
+                    delete_before_replace=True,
+                ),
+            )
         self.generation = _generation(self.node_group)
-        self.register_outputs({"nodeGroup": self.node_group.node_group_name, "dns": dns.arn})
+        self.register_outputs({"nodeGroup": self.node_group.node_group_name})
 
 
 class GpuPool(pulumi.ComponentResource):
@@ -136,7 +144,7 @@ class GpuPool(pulumi.ComponentResource):
             f"{name}-template",
             name=args.identity.tie(names.gpu_launch_template),
             instance_type=pool.instance_type,
-            network_interfaces=[_interface(nic, args.cluster.security_group_id) for nic in pool.nics],
+            network_interfaces=[_interface(nic, args.site.security_group_id) for nic in pool.nics],
             instance_market_options=(
                 aws.ec2.LaunchTemplateInstanceMarketOptionsArgs(market_type=pool.market_type)
                 if pool.market_type
@@ -154,10 +162,10 @@ class GpuPool(pulumi.ComponentResource):
         )
         self.node_group = aws.eks.NodeGroup(
             f"{name}-nodes",
-            node_group_name=names.gpu_node_group,
-            cluster_name=args.cluster.cluster_name,
-            node_role_arn=args.cluster.node_role_arn,
-            subnet_ids=[args.network.nodes_subnet_id],
+            node_group_name=args.identity.tie(names.gpu_node_group),
+            cluster_name=args.site.cluster_name,
+            node_role_arn=args.site.node_role_arn,
+            subnet_ids=[args.site.subnet_id],
             version=args.plan.cluster.version,
             ami_type=pool.ami_type,
             release_version=pool.ami_release,
@@ -170,7 +178,7 @@ class GpuPool(pulumi.ComponentResource):
             labels=pool.labels,
             tags=named(tags, names.gpu_node_group),
             opts=pulumi.ResourceOptions.merge(
-                _group_options(self, pool, [args.cluster, args.network, *args.wait_for]),
+                _group_options(self, pool, [*args.site.outlives_nodes, *args.wait_for]),
                 # Rolled node by node instead, half of the graph would wait on paid nodes for the other half, and EKS rolls
                 # back onto the old type when there is none of the new one.
                 pulumi.ResourceOptions(replacement_trigger=pool.instance_type),
@@ -190,8 +198,7 @@ def _group_options(
 ) -> pulumi.ResourceOptions:
     return pulumi.ResourceOptions(
         parent=parent,
-        # network: without routes and NAT, nodes that still drain lose the control plane and their group hangs.
-        # cluster: the node role's policies and the add-ons a node needs to become Ready.
+        # Among them the site's: without routes and NAT, nodes that still drain lose the control plane and their group hangs.
         depends_on=depends_on,
         delete_before_replace=True,
         # EKS never mends a group whose create failed: the next `up` makes another. What AWS delivered late is kept by a

@@ -13,14 +13,14 @@ import pulumi
 from components._objects import create_release
 from components.identity import Identity
 from components.nodes import CpuPool
-from recipe.plan import Plan
+from recipe.plan import FoundationPlan
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlatformArgs:
     """What a Platform is made from."""
 
-    plan: Plan
+    plan: FoundationPlan
     identity: Identity
     nodes: CpuPool
     """With CoreDNS: the operator runs there, and its webhook is called by name."""

@@ -7,6 +7,7 @@ Deliberately not here: what is written to the caches (weights.py) and EBS volume
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pulumi
@@ -19,7 +20,7 @@ from components.cluster import Cluster
 from components.identity import Identity
 from components.network import Network
 from components.nodes import CpuPool
-from recipe.plan import Late, Plan
+from recipe.plan import FoundationPlan, Late, Plan
 
 _NFS = 2049
 _DRIVER_ACCOUNT = "efs-csi-controller-sa"
@@ -31,7 +32,7 @@ _DRIVER_POLICY = "service-role/AmazonEFSCSIDriverPolicy"
 class FileSystemArgs:
     """What a FileSystem is made from."""
 
-    plan: Plan
+    plan: FoundationPlan
     identity: Identity
     network: Network
     cluster: Cluster
@@ -148,33 +149,48 @@ class CachesArgs:
     """What Caches are made from."""
 
     plan: Plan
-    files: FileSystem
+    late: Mapping[str, pulumi.Input[str]]
+    """The ids that stand as `${name}` in the manifests of the volumes."""
+    storage: Sequence[pulumi.Resource]
+    """Driver, its identity and the mount target; empty where a base has them."""
+    nodes: CpuPool
+    """This stack's, on which pods of the namespace run."""
+    shared: bool
+    """Whether the cluster is other stacks' as well. If not, everything in it goes with it."""
 
 
 class Caches(pulumi.ComponentResource):
-    """The stack's namespace with its storage class, volumes and claims."""
+    """The stack's namespace with its storage class, volumes and claims.
+
+    In a shared cluster the namespace is what is deleted, and all in it goes with it: in the background, as finalizers and pods
+    let it, with the API server's own care for claims in use. It goes before volumes, and before the nodes its pods still run on.
+    """
 
     namespace: pulumi.Resource
 
     def __init__(self, name: str, args: CachesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("dynamo-recipes:storage:Caches", name, None, opts)
         objects, child = args.plan.objects, pulumi.ResourceOptions(parent=self)
-        self.namespace = create(f"{name}-namespace", objects.namespace, child)
         storage_class = create(f"{name}-class", objects.storage_class, child)
-        for purpose, manifest in objects.volumes.items():
-            volume = create(
-                f"{name}-{purpose}-volume",
-                fill(manifest, args.files.late),
-                # The class first: a volume and its claim find each other by it.
-                pulumi.ResourceOptions(parent=self, depends_on=[storage_class], ignore_changes=["spec.capacity"]),
-            )
+        # The class first: a volume and its claim find each other by it.
+        after_class = pulumi.ResourceOptions(parent=self, depends_on=[storage_class], ignore_changes=["spec.capacity"])
+        volumes = {
+            purpose: create(f"{name}-{purpose}-volume", fill(manifest, args.late), after_class)
+            for purpose, manifest in objects.volumes.items()
+        }
+        outlive = [*volumes.values(), args.nodes] if args.shared else []
+        self.namespace = create(
+            f"{name}-namespace", objects.namespace, pulumi.ResourceOptions(parent=self, depends_on=outlive)
+        )
+        for purpose, volume in volumes.items():
             create(
                 f"{name}-{purpose}-claim",
                 objects.claims[purpose],
                 pulumi.ResourceOptions(
                     parent=self,
-                    # files: driver, its identity and the mount target have to be there first, and, on destroy, longer than the claim.
-                    depends_on=[self.namespace, storage_class, volume, args.files],
+                    # Driver, its identity and the mount target have to be there first, and, on destroy, longer than the claim.
+                    depends_on=[self.namespace, storage_class, volume, *args.storage],
+                    deleted_with=self.namespace if args.shared else None,
                     # A claim in use cannot be resized, and on EFS a size is a number without effect: not worth a replacement.
                     ignore_changes=["spec.resources"],
                 ),

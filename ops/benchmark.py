@@ -187,7 +187,7 @@ def control_plane_figures(runs: int) -> list[Figure]:
     from ops.control_plane import prove_on
     from rehearsal.cluster import ControlPlane
 
-    plans = [planned(name, []).plan for name in stacks.names()]
+    plans = [planned(name, []).model for name in stacks.models()]
 
     def one() -> tuple[float, float, float]:
         with ControlPlane() as cluster:

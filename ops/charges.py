@@ -45,8 +45,8 @@ class Rates:
         disk = _usd(catalogue.price("ebs-gp3/gb-month")) / HOURS_PER_MONTH
         stored = plan.model.cached_bytes / 1e9 * _usd(catalogue.price("efs/storage-gb-month")) / HOURS_PER_MONTH
         nodes = {
-            plan.cpu_pool.instance_type: _usd(catalogue.price(plan.cpu_pool.instance_type))
-            + disk * plan.cpu_pool.disk_gib
+            pool.instance_type: _usd(catalogue.price(pool.instance_type)) + disk * pool.disk_gib
+            for pool in (*([plan.base.cpu_pool] if plan.base else []), plan.cpu_pool)
         }
         if plan.gpu_pool:
             gpu = catalogue.gpu_instance(plan.gpu_pool.instance_type)

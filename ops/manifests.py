@@ -11,7 +11,7 @@ from typing import Any, Final
 import yaml
 
 from ops.exits import BAD_INPUT, FAILED, CommandError
-from recipe.plan import ChartPlan, Objects, Plan
+from recipe.plan import BasePlan, ChartPlan, Objects, Plan
 
 HEADER: Final = "# Written by `python -m ops plan"
 """First words of each of our files: what does not start with them is somebody else's and is not touched."""
@@ -37,14 +37,17 @@ def as_yaml(value: Any) -> str:
     return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=140)
 
 
-def files(plan: Plan) -> dict[str, str]:
-    """Content by file name. Objects are numbered in their order of creation; charts are in `helm/`."""
+def files(plan: Plan | BasePlan) -> dict[str, str]:
+    """Content by file name. Objects are numbered in their order of creation; charts are in `helm/`, unless a base has them."""
     header = f"{HEADER} {plan.stack} --manifests`, exactly as the program creates it.\n"
     late = "# ${...} is known only after AWS has created it.\n"
     found: dict[str, str] = {}
-    for number, (name, manifest) in enumerate(_named(plan.objects), start=10):
+    named = _named(plan.objects) if isinstance(plan, Plan) else []
+    for number, (name, manifest) in enumerate(named, start=10):
         text = as_yaml(manifest)
         found[f"{number}-{name}.yaml"] = header + (late if "${" in text else "") + text
+    if isinstance(plan, Plan) and plan.base is not None:
+        return found
     charts = (plan.platform, *plan.devices)
     found["helm/charts.yaml"] = header + as_yaml({"charts": [_reference(chart) for chart in charts]})
     for chart in charts:
@@ -53,7 +56,7 @@ def files(plan: Plan) -> dict[str, str]:
     return found
 
 
-def write(plan: Plan, folder: Path) -> tuple[Path, ...]:
+def write(plan: Plan | BasePlan, folder: Path) -> tuple[Path, ...]:
     """Write `files(plan)` into `folder`, all or nothing. Raises CommandError when something else is in there, or the disk refuses."""
     wanted = {folder / name: text for name, text in files(plan).items()}
     made: list[Path] = []

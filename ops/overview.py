@@ -9,11 +9,12 @@ from typing import Any, Final
 from ops import stacks
 from ops.exits import CommandError
 from ops.plan_data import as_data, commands, problems_as_data
-from ops.variants import Variant, of_stack
+from ops.stacks import StackFile
+from ops.variants import Variant, of_file
 from recipe.catalogue import DURATIONS, DURATIONS_DATE, PRICE_REGION
-from recipe.config import Recipe
+from recipe.config import Base, Recipe, parse_any
 from recipe.errors import RecipeError
-from recipe.plan import Plan
+from recipe.plan import BasePlan, Plan
 from recipe.planner import make_plan
 from recipe.timeline import timeline
 
@@ -72,9 +73,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Overview:
-    """`bad`: stacks whose file is refused as it is. `misfits`: GPUs that a good stack does not fit."""
+    """`bases`: foundations of model stacks. `bad`: stacks whose file is refused as it is. `misfits`: GPUs that a good stack does not fit."""
 
     rows: tuple[Row, ...]
+    bases: tuple[BasePlan, ...]
     bad: dict[str, RecipeError | CommandError]
     misfits: tuple[tuple[Variant, RecipeError], ...]
 
@@ -82,11 +84,16 @@ class Overview:
 def overview(settings: list[str]) -> Overview:
     """Every stack with a file, on every GPU of the catalogue. A broken file does not hide the others."""
     rows: list[Row] = []
+    bases: list[BasePlan] = []
     bad: dict[str, RecipeError | CommandError] = {}
     misfits: list[tuple[Variant, RecipeError]] = []
     for stack in stacks.names():
         try:
-            candidates = of_stack(stack, settings)
+            file = stacks.load(stack)
+            if stacks.is_base(file.raw):
+                bases.append(_base(file))
+                continue
+            candidates = of_file(file, settings)
             # As the file is, first: whoever breaks it is told about that and not about GPUs it does not name.
             own = next(_row(one) for one in candidates if one.own)
         except (RecipeError, CommandError) as error:
@@ -97,18 +104,26 @@ def overview(settings: list[str]) -> Overview:
                 rows.append(own if one.own else _row(one))
             except RecipeError as error:
                 misfits.append((one, error))
-    return Overview(tuple(rows), bad, tuple(misfits))
+    return Overview(tuple(rows), tuple(bases), bad, tuple(misfits))
+
+
+def _base(file: StackFile) -> BasePlan:
+    """As the file is: `--set` speaks of models."""
+    recipe = parse_any(file.raw, f"stacks/{file.path.name}")
+    assert isinstance(recipe, Base)
+    return make_plan(file.stack, recipe, placeholders=True)
 
 
 def _row(variant: Variant) -> Row:
     recipe = variant.recipe(cap=variant.own)
-    return Row(variant, recipe, make_plan(variant.stack, recipe, placeholders=True))
+    base = variant.base(recipe)
+    return Row(variant, recipe, make_plan(variant.stack, recipe, placeholders=True, base=base))
 
 
 def overview_data(found: Overview, today: date) -> list[dict[str, Any]]:
     """A plan for each row, then what is refused."""
     rows = [
-        as_data(row.plan, commands(row.plan, row.recipe), today)
+        as_data(row.plan, commands(row.plan, row.recipe, row.variant.base(row.recipe)), today)
         | {"own_gpu": row.variant.own, "over_cap": row.over_cap}
         for row in found.rows
     ]
@@ -116,7 +131,8 @@ def overview_data(found: Overview, today: date) -> list[dict[str, Any]]:
         {"stack": one.stack, "gpu": one.gpu, "does_not_fit": problems_as_data(error)["problems"]}
         for one, error in found.misfits
     ]
-    return [*rows, *misfits]
+    bases = [as_data(plan, commands(plan, plan.recipe), today) for plan in found.bases]
+    return [*rows, *misfits, *bases]
 
 
 def footnotes(found: Overview) -> list[str]:
@@ -134,6 +150,15 @@ def footnotes(found: Overview) -> list[str]:
     if any(row.over_cap for row in found.rows):
         notes.insert(1, "† costs more than the file's budget.usd_per_hour: raise that as well")
     return notes
+
+
+def based(plan: BasePlan) -> str:
+    """A base in one sentence."""
+    nodes = f"{plan.cpu_pool.count} × {plan.cpu_pool.instance_type}"
+    return (
+        f"`{plan.stack}` is no model but a base that model stacks can share: {nodes}, ${plan.cost.usd_per_hour:.2f} an hour beside them, "
+        "who then save their own control plane, NAT gateway and address, and the minutes to make them"
+    )
 
 
 def markdown(found: Overview) -> str:
@@ -167,6 +192,7 @@ def markdown(found: Overview) -> str:
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"- {_literal(note)}" for note in footnotes(found))]
+    lines += [f"- {_literal(based(plan))}" for plan in found.bases]
     if found.misfits:
         lines += ["", "## What does not fit", ""]
         lines += [f"- `{one.stack}` on {one.gpu}: {error.problems[0].reason}" for one, error in found.misfits]

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from ops.resources import rooms
 from recipe.catalogue import DURATIONS_DATE
+from recipe.config import Base, Recipe
 from recipe.errors import Problem, RecipeError
-from recipe.plan import NodePool, Plan
+from recipe.plan import BasePlan, NodePool, Plan
 from recipe.planner import make_plan
 from recipe.timeline import timeline
 from recipe.timeline import warnings as timeline_warnings
@@ -17,18 +18,18 @@ PRICE_AGE_DAYS: Final = 180
 """Older prices are warned about (facts/aws.md §8: p5 fell by 44 % in a day)."""
 
 
-def commands(plan: Plan, stack_recipe: Any) -> dict[str, str]:
+def commands(plan: Plan | BasePlan, stack_recipe: Recipe | Base, base: Base | None = None) -> dict[str, str]:
     """The command that sets each placeholder, by its path: the planner's own words for what it refuses without placeholders."""
     if not plan.placeholders:
         return {}
     try:
-        make_plan(plan.stack, stack_recipe, placeholders=False)
+        make_plan(plan.stack, stack_recipe, placeholders=False, base=base)
     except RecipeError as refused:
         return {problem.path: problem.fix for problem in refused.problems if problem.path in plan.placeholders}
     return {}
 
 
-def warnings(plan: Plan, today: date) -> tuple[str, ...]:
+def warnings(plan: Plan | BasePlan, today: date) -> tuple[str, ...]:
     """The plan's warnings, deadlines that end too early, and prices older than `PRICE_AGE_DAYS` that make up more than 1 % (the plan itself has no clock)."""
     much = plan.cost.usd_per_hour / 100
     dated = [
@@ -36,19 +37,19 @@ def warnings(plan: Plan, today: date) -> tuple[str, ...]:
     ]
     old = [f"{line.what} ({as_of})" for line, as_of in dated if (today - as_of).days > PRICE_AGE_DAYS]
     aged = (f"prices older than {PRICE_AGE_DAYS} days: {'; '.join(old)}",) if old else ()
-    return (*plan.warnings, *timeline_warnings(plan), *aged)
+    late = timeline_warnings(plan) if isinstance(plan, Plan) else ()
+    return (*plan.warnings, *late, *aged)
 
 
-def as_data(plan: Plan, fixes: dict[str, str], today: date) -> dict[str, Any]:
-    """The whole plan, without the manifests (see `--manifests`)."""
-    gpu, cost = plan.gpu_pool, plan.cost
+def as_data(plan: Plan | BasePlan, fixes: dict[str, str], today: date) -> dict[str, Any]:
+    """The whole plan, without the manifests (see `--manifests`). That of a base has fewer keys, and `kind`."""
+    if isinstance(plan, BasePlan):
+        return {"kind": "base"} | _foundation_data(plan, fixes, today)
+    gpu, base = plan.gpu_pool, plan.base
     return {
-        "stack": plan.stack,
         "engine": plan.recipe.engine,
         "mode": plan.recipe.mode,
         "router": plan.recipe.router.mode,
-        "region": plan.recipe.access.region,
-        "zone_id": plan.network.nodes.zone_id,
         "instance_type": gpu.instance_type if gpu else None,
         "capacity": plan.recipe.hardware.capacity.kind,
         "gpu_nodes": gpu.count if gpu else 0,
@@ -57,15 +58,25 @@ def as_data(plan: Plan, fixes: dict[str, str], today: date) -> dict[str, Any]:
         "efa_per_node": efa_per_node(plan),
         "gpu": plan.recipe.hardware.gpu,
         "computed": _computed(plan),
+        "workers": [pool.model_dump(mode="json") for pool in plan.workers],
+        "images": plan.images,
+        "model": plan.model.model_dump(mode="json"),
+        "gpu_pool": _pool(gpu) | {"nics": [nic.model_dump(mode="json") for nic in gpu.nics]} if gpu else None,
+        "base": {"stack": base.stack, "usd_per_hour": base.cost.usd_per_hour} if base else None,
+    } | _foundation_data(plan, fixes, today)
+
+
+def _foundation_data(plan: Plan | BasePlan, fixes: dict[str, str], today: date) -> dict[str, Any]:
+    cost = plan.cost
+    return {
+        "stack": plan.stack,
+        "region": plan.recipe.access.region,
+        "zone_id": plan.network.nodes.zone_id,
         "usd_per_hour": cost.usd_per_hour,
         "usd_once": cost.usd_once,
         "ttl_hours": cost.ttl_hours,
         "usd_for_ttl": cost.usd_for_ttl,
-        "workers": [pool.model_dump(mode="json") for pool in plan.workers],
-        "images": plan.images,
-        "model": plan.model.model_dump(mode="json"),
         "versions": plan.versions,
-        "gpu_pool": _pool(gpu) | {"nics": [nic.model_dump(mode="json") for nic in gpu.nics]} if gpu else None,
         "cpu_pool": _pool(plan.cpu_pool),
         "placement": plan.placement.model_dump(mode="json"),
         "storage": plan.storage.model_dump(mode="json"),

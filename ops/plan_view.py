@@ -17,7 +17,7 @@ from ops.resources import rooms
 from ops.variants import Variant
 from recipe.config import Role
 from recipe.errors import RecipeError
-from recipe.plan import CostLine, GpuPool, Plan
+from recipe.plan import BasePlan, CostLine, FoundationPlan, GpuPool, Plan
 from recipe.timeline import timeline
 
 STYLES: Final[dict[Role, str]] = {"worker": "green", "prefill": "cyan", "decode": "magenta"}
@@ -43,20 +43,24 @@ def show(*parts: RenderableType) -> None:
     typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def render(plan: Plan, fixes: dict[str, str], warnings: Sequence[str]) -> RenderableType:
+def render(plan: Plan | BasePlan, fixes: dict[str, str], warnings: Sequence[str]) -> RenderableType:
     """Everything `ops plan` shows."""
     return Group(*_sections(plan, fixes, warnings))
 
 
-def _sections(plan: Plan, fixes: dict[str, str], warnings: Sequence[str]) -> Iterator[RenderableType]:
-    yield _head(plan)
-    yield from _section("Workers, when resumed" if plan.paused else "Workers", _workers(plan))
-    if plan.gpu_pool:
-        yield from _section("GPU nodes", *_gpu_nodes(plan, plan.gpu_pool))
-        yield from _section("GPU memory, GiB per GPU", _gpu_memory(plan))
+def _sections(plan: Plan | BasePlan, fixes: dict[str, str], warnings: Sequence[str]) -> Iterator[RenderableType]:
+    yield _base_head(plan) if isinstance(plan, BasePlan) else _head(plan)
+    if isinstance(plan, Plan):
+        yield from _section("Workers, when resumed" if plan.paused else "Workers", _workers(plan))
+        if plan.gpu_pool:
+            yield from _section("GPU nodes", *_gpu_nodes(plan, plan.gpu_pool))
+            yield from _section("GPU memory, GiB per GPU", _gpu_memory(plan))
     yield from _section("CPU nodes: requests of what the kubelet leaves", _cpu_nodes(plan))
-    yield from _section("Caches, on EFS", _caches(plan))
+    if isinstance(plan, Plan):
+        yield from _section("Caches, on EFS", _caches(plan))
     yield from _section("Cost", *_cost(plan))
+    if isinstance(plan, Plan) and plan.base:
+        yield Text(beside(plan.base), style="bold")
     yield from _section("Resources, in order", _resources(plan))
     if plan.placeholders:
         yield from _section(
@@ -67,6 +71,14 @@ def _sections(plan: Plan, fixes: dict[str, str], warnings: Sequence[str]) -> Ite
     shown = [warning for warning in warnings if not warning.endswith("is a documentation placeholder")]
     if shown:
         yield from _section("Warnings", *(Text(f"! {warning}", style="yellow") for warning in shown))
+
+
+def beside(base: BasePlan) -> str:
+    """What a base costs, said next to a stack on it."""
+    return (
+        f"beside it stack {base.stack}, its base: ${base.cost.usd_per_hour:,.2f} an hour, once for all stacks on it (python -m ops plan {base.stack}); "
+        "weights that are on it already are neither downloaded nor written again"
+    )
 
 
 def _section(title: str, *body: RenderableType) -> Iterator[RenderableType]:
@@ -91,26 +103,45 @@ def _facts(rows: Sequence[tuple[str, str]]) -> Table:
     return table
 
 
+def _base_head(plan: BasePlan) -> RenderableType:
+    rows = [
+        ("base", "network, cluster, caches, platform and device plugins, for the model stacks on it"),
+        ("CPU nodes", f"{plan.cpu_pool.count} × {plan.cpu_pool.instance_type}"),
+        *_where(plan),
+    ]
+    return Group(_title(plan), _facts(rows))
+
+
+def _title(plan: FoundationPlan) -> Text:
+    cost = plan.cost
+    return Text(
+        f"{plan.stack}: ${cost.usd_per_hour:,.2f} an hour, ${cost.usd_for_ttl:,.2f} for {cost.ttl_hours} h",
+        style="bold",
+    )
+
+
+def _where(plan: FoundationPlan) -> list[tuple[str, str]]:
+    zones = f"zone {plan.network.nodes.zone_id}; control plane also in {plan.network.control_plane.zone_id}"
+    return [
+        ("where", f"{plan.recipe.access.region}, {zones}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in plan.versions.items())),
+    ]
+
+
 def _head(plan: Plan) -> RenderableType:
     recipe = plan.recipe
-    zone = plan.network.nodes.zone_id
     pools = " + ".join(f"{pool.replicas} {pool.role}" for pool in plan.workers)
     rows = [
         ("model", f"{plan.model.id} at {plan.model.revision}, {_cached(plan)}"),
         ("serving", f"{recipe.engine}, {recipe.mode}: {pools}; {recipe.router.mode} router"),
         ("GPU nodes", _gpu_pool(plan)),
         ("CPU nodes", f"{plan.cpu_pool.count} × {plan.cpu_pool.instance_type}"),
-        ("where", f"{recipe.access.region}, zone {zone}; control plane also in {plan.network.control_plane.zone_id}"),
+        *_where(plan),
         ("starts", _first_token(plan)),
-        ("versions", ", ".join(f"{name} {version}" for name, version in plan.versions.items())),
     ]
-    return Group(
-        Text(
-            f"{plan.stack}: ${plan.cost.usd_per_hour:,.2f} an hour, ${plan.cost.usd_for_ttl:,.2f} for {plan.cost.ttl_hours} h",
-            style="bold",
-        ),
-        _facts(rows),
-    )
+    if plan.base:
+        rows.append(("on the base", f"{plan.base.stack}, cluster {plan.names.cluster}"))
+    return Group(_title(plan), _facts(rows))
 
 
 def _cached(plan: Plan) -> str:
@@ -209,7 +240,7 @@ def _gpu_memory(plan: Plan) -> Table:
     return table
 
 
-def _cpu_nodes(plan: Plan) -> Table:
+def _cpu_nodes(plan: FoundationPlan) -> Table:
     table = _table("node", "CPU", "memory", "pods")
     for node in plan.placement.cpu_nodes:
         cpu = f"{_bar(node.cpu_millis, node.cpu_millis_allocatable)} {node.cpu_millis / 1000:.1f} of {node.cpu_millis_allocatable / 1000:.1f}"
@@ -230,7 +261,7 @@ def _caches(plan: Plan) -> Table:
     return table
 
 
-def _cost(plan: Plan) -> Iterator[RenderableType]:
+def _cost(plan: FoundationPlan) -> Iterator[RenderableType]:
     cost = plan.cost
     notes: dict[tuple[str, str], int] = {}
     amounts = ("quantity", "$ each", "$/h", "$ per start")
@@ -259,14 +290,14 @@ def _cost_row(line: CostLine, notes: dict[tuple[str, str], int]) -> tuple[str, .
     return line.what, f"{line.quantity:g}", f"{line.unit_usd:g}", per_hour, once, f"{line.as_of} \\[{number}]".strip()
 
 
-def _resources(plan: Plan) -> Table:
+def _resources(plan: Plan | BasePlan) -> Table:
     table = _table("room", "resources", "when", right=("resources",))
     for room in rooms(plan):
         table.add_row(room.name, str(room.count), room.why_here)
     return table
 
 
-def _placeholders(plan: Plan, fixes: dict[str, str]) -> Iterator[Text]:
+def _placeholders(plan: FoundationPlan, fixes: dict[str, str]) -> Iterator[Text]:
     for path in plan.placeholders:
         yield Text(path, style="yellow")
         yield Text(f"  {fixes.get(path, '')}", no_wrap=True, overflow="ignore")

@@ -13,10 +13,11 @@ import typer
 from ops import stacks
 from ops.exits import BAD_INPUT, CommandError
 from ops.plan_data import as_data, commands, problems_as_data, warnings
-from recipe.config import Recipe, parse
+from recipe.config import Base, Recipe, parse_any
 from recipe.errors import RecipeError
-from recipe.plan import Plan
+from recipe.plan import BasePlan, Plan
 from recipe.planner import make_plan
+from recipe.stack_file import read_base
 
 Emit = Callable[[Any], None]
 
@@ -25,17 +26,27 @@ Emit = Callable[[Any], None]
 class Planned:
     """A stack's plan with placeholders where the user's own values are unset, and the commands that set them."""
 
-    recipe: Recipe
-    plan: Plan
+    recipe: Recipe | Base
+    plan: Plan | BasePlan
     fixes: dict[str, str]
+
+    @property
+    def model(self) -> Plan:
+        """The plan of a stack that serves a model. Raises CommandError for a base."""
+        if isinstance(self.plan, BasePlan):
+            stack = self.plan.stack
+            on_it = f"name a stack on it: MODEL_STACK --set foundation.kind=base --set foundation.stack={stack}"
+            raise CommandError(f"{stack} is a base, which serves no model", on_it, BAD_INPUT)
+        return self.plan
 
 
 def planned(stack: str, settings: list[str]) -> Planned:
     """Load, change, parse and plan `stack`. Raises CommandError or RecipeError."""
     found = stacks.load(stack)
-    recipe = parse(stacks.with_settings(found.raw, settings), f"stacks/{found.path.name}")
-    plan = make_plan(stack, recipe, placeholders=True)
-    return Planned(recipe, plan, commands(plan, recipe))
+    recipe = parse_any(stacks.with_settings(found.raw, settings), f"stacks/{found.path.name}")
+    base = read_base(recipe, found.path.parent)
+    plan = make_plan(stack, recipe, placeholders=True, base=base)
+    return Planned(recipe, plan, commands(plan, recipe, base))
 
 
 def plan_one(stack: str, settings: list[str], *, as_json: bool, manifests: Path | None, emit: Emit) -> None:
@@ -61,7 +72,7 @@ def plan_one(stack: str, settings: list[str], *, as_json: bool, manifests: Path 
 
 def plan_all(settings: list[str], *, as_json: bool, as_markdown: bool, manifests: Path | None, emit: Emit) -> None:
     """Every stack with a file, on every GPU it fits. A broken one does not hide the others, but decides the exit code."""
-    from ops.overview import footnotes, markdown, overview, overview_data
+    from ops.overview import based, footnotes, markdown, overview, overview_data
 
     found = overview(settings)
     for row in found.rows:
@@ -75,7 +86,7 @@ def plan_all(settings: list[str], *, as_json: bool, as_markdown: bool, manifests
     else:
         from ops.plan_view import overview_view, show
 
-        show(overview_view(found.rows, footnotes(found), found.misfits))
+        show(overview_view(found.rows, [*footnotes(found), *map(based, found.bases)], found.misfits))
     if not as_json:
         for wrong in found.bad.values():
             typer.echo(str(wrong), err=True)
@@ -89,7 +100,7 @@ def _as_data(error: RecipeError | CommandError) -> dict[str, Any]:
     return {"problems": [{"path": "stack", "value": None, "reason": error.message, "fix": error.next_step}]}
 
 
-def _write(plan: Plan, folder: Path | None) -> tuple[Path, ...]:
+def _write(plan: Plan | BasePlan, folder: Path | None) -> tuple[Path, ...]:
     if folder is None:
         return ()
     from ops.manifests import write

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from recipe.plan import Plan
+from recipe.plan import BasePlan, FoundationPlan, Plan
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,40 @@ class Room:
         return sum(self.kinds.values())
 
 
-def rooms(plan: Plan) -> tuple[Room, ...]:
+def rooms(plan: Plan | BasePlan) -> tuple[Room, ...]:
     """The rooms in their order of creation; one in which nothing is made is left out."""
+    if isinstance(plan, BasePlan):
+        found = _foundation(plan)
+    elif plan.base is not None:
+        nodes = {"LaunchTemplate": 1, "NodeGroup": 1}
+        found = (
+            Room("cpu", nodes, "beside the base's: whatever of this stack is not on GPU nodes runs here"),
+            *_model(plan),
+        )
+    else:
+        made = {room.name: room for room in (*_foundation(plan), *_model(plan))}
+        order = (
+            "network",
+            "cluster",
+            "cpu",
+            "files",
+            "caches",
+            "weights",
+            "platform",
+            "devices",
+            "admission",
+            "gpu",
+            "serving",
+        )
+        found = tuple(made[name] for name in order)
+    return tuple(
+        Room(room.name, {kind: count for kind, count in room.kinds.items() if count}, room.why_here)
+        for room in found
+        if any(room.kinds.values())
+    )
+
+
+def _foundation(plan: FoundationPlan) -> tuple[Room, ...]:
     claims = len(plan.storage.claims)
     network = {
         "Vpc": 1, "InternetGateway": 1, "Subnet": 3, "Eip": 1, "NatGateway": 1, "RouteTable": 2, "Route": 2,
@@ -38,6 +70,18 @@ def rooms(plan: Plan) -> tuple[Room, ...]:
         "FileSystem": 1, "SecurityGroup": 1, "SecurityGroupIngressRule": 1, "MountTarget": 1, "AccessPoint": claims, "Role": 1,
         "RolePolicyAttachment": 1, "PodIdentityAssociation": 1, "Addon": 1,
     }  # fmt: skip
+    return (
+        Room("network", network, "first: nodes reach AWS through it, and it outlives them"),
+        Room("cluster", cluster, "after the network; logs into a group made before it"),
+        Room("cpu", cpu, "after vpc-cni; everything that is not a worker runs here"),
+        Room("files", files, "beside the CPU nodes; identity before the CSI driver"),
+        Room("platform", {"Release": 1}, "after the CPU nodes"),
+        Room("devices", {"Release": len(plan.devices)}, "before the GPU nodes, on which their pods will run"),
+    )
+
+
+def _model(plan: Plan) -> tuple[Room, ...]:
+    claims = len(plan.storage.claims)
     caches = {"Namespace": 1, "StorageClass": 1, "PersistentVolume": claims, "PersistentVolumeClaim": claims}
     weights = {"Secret": int(plan.objects.token_secret is not None), "ConfigMap": 1, "Job": 1}
     job = {"ServiceAccount": 1, "Role": 1, "RoleBinding": 1, "ConfigMap": 1, "Job": 1}
@@ -51,21 +95,10 @@ def rooms(plan: Plan) -> tuple[Room, ...]:
     if plan.recipe.weights.wait:
         wait = "when the weights are on disk, the platform is ready and the API server has accepted the graph"
     ready = "the GPU nodes are there" if plan.gpu_pool else wait.removeprefix("when ")
-    found = (
-        Room("network", network, "first: nodes reach AWS through it, and it outlives them"),
-        Room("cluster", cluster, "after the network; logs into a group made before it"),
-        Room("cpu", cpu, "after vpc-cni; everything that is not a worker runs here"),
-        Room("files", files, "beside the CPU nodes; identity before the CSI driver"),
+    return (
         Room("caches", caches, "when the CSI driver runs"),
         Room("weights", weights, "when the model's claim is bound"),
-        Room("platform", {"Release": 1}, "after the CPU nodes"),
-        Room("devices", {"Release": len(plan.devices)}, "before the GPU nodes, on which their pods will run"),
         Room("admission", job, "after the platform: the API server judges the graph in a dry run"),
         Room("gpu", gpu, f"last of what is paid by the hour: {wait}"),
         Room("serving", serving, f"when {ready}; ends when one completion came back"),
-    )
-    return tuple(
-        Room(room.name, {kind: count for kind, count in room.kinds.items() if count}, room.why_here)
-        for room in found
-        if any(room.kinds.values())
     )

@@ -13,26 +13,11 @@ import yaml
 from ops.exits import BAD_INPUT, CommandError
 from recipe.config import PROJECT, RECIPE_KEY
 from recipe.errors import Problem, RecipeError, nearest
+from recipe.stack_file import FULL_KEY as FULL_KEY
+from recipe.stack_file import Loader, StackFileError, read_recipe
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 FOLDER: Final = ROOT / "stacks"
-FULL_KEY: Final = f"{PROJECT}:{RECIPE_KEY}"
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Safe YAML in which a repeated key is an error, as it is for Pulumi's own reader; PyYAML would keep the last one silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} stands here twice", key.start_mark
-                    )
-                seen.add(key.value)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        return mapping
 
 
 @dataclass(frozen=True)
@@ -53,6 +38,23 @@ def names(folder: Path | None = None) -> tuple[str, ...]:
     )
 
 
+def models(folder: Path | None = None) -> tuple[str, ...]:
+    """Those that serve a model. A file that cannot be read counts: whoever loads it says what is wrong."""
+    return tuple(name for name in names(folder) if not _of_a_base((folder or FOLDER) / f"Pulumi.{name}.yaml"))
+
+
+def _of_a_base(path: Path) -> bool:
+    try:
+        return is_base(read_recipe(path))
+    except StackFileError:
+        return False
+
+
+def is_base(raw: Any) -> bool:
+    """Whether a recipe as plain data is meant for a base."""
+    return isinstance(raw, dict) and raw.get("kind") == "base"
+
+
 def load(stack: str, folder: Path | None = None) -> StackFile:
     """The stack's file, read. Raises CommandError: no such file, not readable, not YAML, no recipe in it."""
     folder = folder or FOLDER
@@ -64,42 +66,10 @@ def load(stack: str, folder: Path | None = None) -> StackFile:
         listed = f"stacks with a file: {', '.join(known)}" if known else f"{folder.name}/ holds no stack file yet"
         next_step = f"{listed}. A new one: copy one of them to {folder.name}/Pulumi.{stack}.yaml"
         raise CommandError(f"no stack {stack!r}: {folder.name}/{path.name} does not exist{hint}", next_step, BAD_INPUT)
-    return StackFile(stack, path, _recipe_in(path, _read(path)))
-
-
-def _read(path: Path) -> Any:
-    shown = f"{path.parent.name}/{path.name}"
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a safe loader with one more rule
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        what = " ".join(part for part in (error.context, error.problem) if part)
-        raise CommandError(f"{shown}{place}: not valid YAML: {what}", f"mend that line of {shown}", BAD_INPUT) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CommandError(f"{shown}: not YAML text: {error}", f"write {shown} as UTF-8 YAML", BAD_INPUT) from None
-    except OSError as error:
-        raise CommandError(
-            f"{shown} cannot be read: {error.strerror}", f"check what {path} is and who may read it", BAD_INPUT
-        ) from None
-
-
-def _recipe_in(path: Path, document: Any) -> Any:
-    """The recipe in a stack file, under the full key or the short one that Pulumi also takes for it."""
-    shown = f"{path.parent.name}/{path.name}"
-    config = document.get("config") if isinstance(document, dict) else None
-    present = [key for key in (FULL_KEY, RECIPE_KEY) if isinstance(config, dict) and key in config]
-    if len(present) > 1:
-        raise CommandError(f"{shown}: both {FULL_KEY} and {RECIPE_KEY} are set", f"keep {FULL_KEY}", BAD_INPUT)
-    if not present:
-        held = list(config) if isinstance(config, dict) else []
-        close = nearest(FULL_KEY, (str(key) for key in held))
-        hint = f" (there is {close})" if close else ""
-        raise CommandError(
-            f"{shown}: no config: {FULL_KEY}{hint}", f"put the recipe below config: {FULL_KEY}:", BAD_INPUT
-        )
-    assert isinstance(config, dict)
-    return config[present[0]]
+        return StackFile(stack, path, read_recipe(path))
+    except StackFileError as error:
+        raise CommandError(error.message, error.next_step, BAD_INPUT) from None
 
 
 # ── --set ────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -125,7 +95,7 @@ def _apply(raw: Any, setting: str) -> Problem | None:
     if not equals or not steps:
         return Problem("--set", setting, "not of the form key.path=value", "for example --set hardware.gpu=h200")
     try:
-        value = yaml.load(text, Loader=_Loader)  # noqa: S506 - as above
+        value = yaml.load(text, Loader=Loader)  # noqa: S506 - as above
     except yaml.YAMLError as error:
         reason = (
             str(error).splitlines()[-1].strip() if not isinstance(error, yaml.MarkedYAMLError) else str(error.problem)

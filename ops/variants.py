@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ops import stacks
+from ops.stacks import StackFile
 from recipe.catalogue import GPU_INSTANCES
-from recipe.config import Recipe, parse
+from recipe.config import Base, Recipe, parse
 from recipe.errors import RecipeError
 from recipe.plan import Plan
 from recipe.planner import make_plan
+from recipe.stack_file import read_base
 
 GPUS: Final = tuple(dict.fromkeys(instance.gpu for instance in GPU_INSTANCES.values()))
 _NO_CAP: Final = "budget.usd_per_hour=100000"
@@ -53,7 +55,12 @@ class Variant:
 
     def plan(self, name: str | None = None, *settings: str) -> Plan:
         """The plan whatever it costs, for a stack called `name`. Raises RecipeError."""
-        return make_plan(name or self.stack, self.recipe(*settings), placeholders=True)
+        recipe = self.recipe(*settings)
+        return make_plan(name or self.stack, recipe, placeholders=True, base=self.base(recipe))
+
+    def base(self, recipe: Recipe) -> Base | None:
+        """What the file of the base says that `recipe` is on. Raises RecipeError."""
+        return read_base(recipe, stacks.FOLDER)
 
 
 def of_stack(stack: str, settings: Sequence[str] = ()) -> tuple[Variant, ...]:
@@ -61,19 +68,26 @@ def of_stack(stack: str, settings: Sequence[str] = ()) -> tuple[Variant, ...]:
 
     Raises CommandError (no such file, not readable) and RecipeError (a setting that cannot be placed).
     """
-    found = stacks.load(stack)
+    return of_file(stacks.load(stack), settings)
+
+
+def of_file(found: StackFile, settings: Sequence[str] = ()) -> tuple[Variant, ...]:
+    """The same of a file that was read already. Raises RecipeError."""
     raw, source = stacks.with_settings(found.raw, list(settings)), f"stacks/{found.path.name}"
     hardware = raw.get("hardware") if isinstance(raw, dict) else None
     own = hardware.get("gpu") if isinstance(hardware, dict) else None
     gpus: Iterable[str | None] = GPUS if own in GPUS else (None,)
-    return tuple(Variant(stack, gpu, gpu == own or gpu is None, source, raw) for gpu in gpus)
+    return tuple(Variant(found.stack, gpu, gpu == own or gpu is None, source, raw) for gpu in gpus)
 
 
 def variants() -> tuple[Variant, ...]:
     """Those the planner accepts. A stack that fits no GPU at all is a mistake, and an error here."""
     found: list[Variant] = []
     for stack in stacks.names():
-        fits = [one for one in of_stack(stack) if _fits(one)]
+        file = stacks.load(stack)
+        if stacks.is_base(file.raw):
+            continue
+        fits = [one for one in of_file(file) if _fits(one)]
         assert fits, f"{stack} fits none of {', '.join(GPUS)}"
         found += fits
     return tuple(found)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from recipe.errors import Keys, Problem, RecipeError, from_validation
+from recipe.errors import Keys, Problem, RecipeError, from_validation, suggest
 
 PROJECT = "dynamo-recipes"
 RECIPE_KEY = "recipe"
@@ -133,6 +133,18 @@ DeploymentId = Annotated[
         r"[a-z][a-z0-9]{0,7}",
         "1 to 8 lower-case letters and digits, a letter first",
         "for example main, or your initials",
+    ),
+]
+StackName = Annotated[
+    str,
+    _matching(r"[a-z][a-z0-9-]{0,38}[a-z0-9]", "not a name of a stack here", "the STACK of stacks/Pulumi.STACK.yaml"),
+]
+QualifiedStack = Annotated[
+    str,
+    _matching(
+        r"[\w.-]+/[\w.-]+/[\w.-]+",
+        "not a qualified stack name",
+        "organization/project/stack, as `pulumi stack ls --all` shows it; a bucket or folder as backend calls every organization `organization`",
     ),
 ]
 Revision = Annotated[
@@ -422,17 +434,13 @@ class Access(Frozen):
     """Address range of the VPC."""
 
 
-class Versions(Frozen):
-    """Which releases belong together. The catalogue's table refuses pairs that do not."""
+class BaseVersions(Frozen):
+    """Which releases of what is once per cluster belong together. The catalogue's table refuses pairs that do not."""
 
     dynamo: str | None = None
     """Dynamo release: platform chart, operator and runtime images. Unset: the catalogue's."""
     kubernetes: str | None = None
     """EKS version. Unset: the catalogue's. An upgrade goes one minor version at a time."""
-    engine: Annotated[str, Field(pattern=r"^v?\d+\.\d+(\.\d+)?\w*$")] | None = None
-    """Engine version you count on, like 0.31.0: a release of Dynamo with another one is refused. Unset: what the release ships."""
-    driver: Annotated[int, Field(ge=450, le=999)] | None = None
-    """Branch of the NVIDIA driver in hardware.ami_release, like 580. Unset: that of the catalogue's AMI."""
     platform_chart: ChartVersion | None = None
     """dynamo-platform. Unset: the release's own, and no other one is accepted."""
     nvidia_device_plugin: ChartVersion | None = None
@@ -441,16 +449,39 @@ class Versions(Frozen):
     """Chart of the EFA device plugin. Unset: the catalogue's. b200 needs 0.5.13 or newer."""
 
 
-class Foundation(Frozen):
-    """Where network, cluster, CPU nodes and caches come from."""
+class Versions(BaseVersions):
+    """Which releases belong together. The catalogue's table refuses pairs that do not."""
+
+    engine: Annotated[str, Field(pattern=r"^v?\d+\.\d+(\.\d+)?\w*$")] | None = None
+    """Engine version you count on, like 0.31.0: a release of Dynamo with another one is refused. Unset: what the release ships."""
+    driver: Annotated[int, Field(ge=450, le=999)] | None = None
+    """Branch of the NVIDIA driver in hardware.ami_release, like 580. Unset: that of the catalogue's AMI."""
+
+
+class Created(Frozen):
+    """Network, cluster, caches and platform are this stack's own, and gone with it."""
 
     kind: Literal["created"] = "created"
-    """created: by this stack, and gone with it."""
+
+
+class FromBase(Frozen):
+    """They are a base stack's, which several stacks use at once. The weights stay there when this stack goes."""
+
+    kind: Literal["base"]
+    stack: StackName = "base"
+    """The base: a stack whose recipe has `kind: base`. Its file beside this one says what plans need, its outputs give the ids."""
+    reference: QualifiedStack | None = None
+    """organization/project/stack of the base. Unset: `stack` in this stack's own organization and project."""
+
+
+Foundation = Annotated[Created | FromBase, Field(discriminator="kind")]
 
 
 class Recipe(Frozen):
     """One stack: a model, how it is served, on what, for how much."""
 
+    kind: Literal["model"] = "model"
+    """model: what this is. base: a foundation that model stacks share (class Base)."""
     model: str
     """Hugging Face id of a model in the catalogue."""
     engine: EngineName
@@ -468,7 +499,8 @@ class Recipe(Frozen):
     serving: Serving = Serving()
     budget: Budget
     access: Access = Access()
-    foundation: Foundation = Foundation()
+    foundation: Foundation = Created()
+    """Where network, cluster, caches and platform come from: `created` by this stack, or taken from a `base`."""
     versions: Versions = Versions()
     deployment_id: DeploymentId = "main"
     """Part of every name: two people deploying the same stack to one account choose different ones."""
@@ -480,17 +512,74 @@ class Recipe(Frozen):
         return self.workers[role].tuning.over(self.engine_tuning)
 
 
-def parse(raw: Any, source: str = "recipe") -> Recipe:
-    """`raw` (plain data from YAML or JSON) as a Recipe. Raises RecipeError with every problem found."""
+class BaseCpuPool(CpuPool):
+    """Nodes for what serves every stack: operator, CoreDNS, the EFS driver. Model stacks bring their own."""
+
+    instance_type: str = "m7i.xlarge"
+    """EC2 type from the catalogue. The plan checks that what runs here fits."""
+    nodes: Annotated[int, Field(ge=1, le=16)] = 2
+    """Nodes. Two, so that CoreDNS outlives one of them."""
+    disk_gib: Annotated[int, Field(ge=30, le=1000)] = 50
+    """Root volume (gp3, encrypted)."""
+
+
+class BaseHardware(Frozen):
+    """What runs by the hour whether a model is served or not."""
+
+    cpu: BaseCpuPool = BaseCpuPool()
+
+
+class BaseStorage(Frozen):
+    """The file system whose caches outlive model stacks. Claims and their nominal sizes are the model stacks'."""
+
+    kind: Literal["efs"] = "efs"
+    """EFS, elastic throughput, encrypted, one mount target in the zone of all nodes."""
+
+
+class Base(Frozen):
+    """A foundation that model stacks share: network, cluster, a few CPU nodes, caches, Dynamo's platform, device plugins."""
+
+    kind: Literal["base"]
+    """base: what makes this one, and not the recipe of a model."""
+    hardware: BaseHardware = BaseHardware()
+    storage: BaseStorage = BaseStorage()
+    budget: Budget
+    access: Access = Access()
+    versions: BaseVersions = BaseVersions()
+    deployment_id: DeploymentId = "main"
+    """Part of every name: two bases in one account choose different ones."""
+    owner: Owner = "not-set"
+    """Tag on everything: whom to ask before deleting it."""
+
+
+KINDS: dict[str, type[Recipe] | type[Base]] = {"model": Recipe, "base": Base}
+
+
+def parse_any(raw: Any, source: str = "recipe") -> Recipe | Base:
+    """`raw` (plain data from YAML or JSON) as what its `kind` says. Raises RecipeError with every problem found."""
     if not isinstance(raw, dict):
         problem = Problem(
             RECIPE_KEY, raw, "not an object", f"the stack file needs config: {PROJECT}:{RECIPE_KEY}: with keys below it"
         )
         raise RecipeError([problem], source)
+    kind = raw.get("kind", "model")
+    model = KINDS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        raise RecipeError([Problem("kind", kind, "not a kind of stack", suggest(str(kind), KINDS))], source)
     try:
-        return Recipe.model_validate(raw)
+        return model.model_validate(raw)
     except ValidationError as error:
-        raise RecipeError(from_validation(error, _keys(Recipe)), source) from None
+        raise RecipeError(from_validation(error, _keys(model)), source) from None
+
+
+def parse(raw: Any, source: str = "recipe") -> Recipe:
+    """`raw` as the recipe of a model. Raises RecipeError with every problem found, also where it is one of a base."""
+    found = parse_any(raw, source)
+    if isinstance(found, Base):
+        raise RecipeError(
+            [Problem("kind", "base", "a foundation, which serves no model", "name a model stack")], source
+        )
+    return found
 
 
 ALSO_CALLED: Final = {

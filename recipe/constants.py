@@ -15,7 +15,7 @@ GPU_TOLERATION: Final[dict[str, str]] = {"key": GPU_TAINT_KEY, "operator": "Exis
 """operator Exists also covers Dynamo's own NodePool, whose taint value differs."""
 
 POOL_LABEL: Final = "dynamo-recipes/pool"
-"""Node label. `cpu` on the CPU pool; the stack's own prefix on its GPU pool, so that two stacks never share GPUs."""
+"""Node label. `cpu` on CPU pools, whose stack label says whose; the stack's own prefix on its GPU pool, so that two stacks never share GPUs."""
 
 CPU_POOL: Final = "cpu"
 
@@ -26,7 +26,7 @@ JOB_LABEL: Final = "dynamo-recipes/job"
 """Label of our Jobs and their pods: weights, admission or readiness."""
 
 STACK_LABEL: Final = "dynamo-recipes/stack"
-"""Label of every Kubernetes object a stack creates."""
+"""Label of every Kubernetes object a stack creates, and of its CPU nodes, so that two stacks on one cluster never share those either."""
 
 GRAPH_LABEL: Final = "nvidia.com/dynamo-graph-deployment-name"
 """Set by the operator on every pod of a graph."""

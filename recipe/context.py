@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from recipe.catalogue import DynamoVersions, GpuInstance, Model
 from recipe.config import Recipe
+from recipe.constants import CPU_POOL, POOL_LABEL, STACK_LABEL
 from recipe.plan import ClaimPlan, Names, StoragePlan, WorkerPlan
 
 
@@ -26,6 +27,11 @@ class RenderContext:
     versions: DynamoVersions
     workers: tuple[WorkerPlan, ...]
     storage: StoragePlan
+
+    @property
+    def cpu_selector(self) -> dict[str, str]:
+        """Labels of the CPU nodes this stack's pods run on: its own, also where the cluster is shared."""
+        return {POOL_LABEL: CPU_POOL, STACK_LABEL: self.names.prefix}
 
     def claim(self, purpose: str) -> ClaimPlan:
         """The cache for `purpose`: model, compilation or perf."""

@@ -6,7 +6,7 @@ from typing import Final
 
 from recipe import catalogue
 from recipe.catalogue import CpuInstance, GpuInstance, Model
-from recipe.config import Recipe
+from recipe.config import Base, Recipe
 from recipe.plan import Cost, CostLine
 
 HOURS_PER_MONTH: Final = 730
@@ -36,8 +36,11 @@ def cached_bytes(model: Model, gpu: GpuInstance | None) -> int:
     return model.configuration_bytes if gpu is None else model.weight_bytes
 
 
-def make_cost(recipe: Recipe, model: Model, gpu: GpuInstance | None, gpu_nodes: int, cpu: CpuInstance) -> Cost:
-    """All positions; `gpu` None: an engine without GPUs, `gpu_nodes` 0: paused. A price that is not known counts as 0; the planner warns about it."""
+def make_cost(
+    recipe: Recipe, model: Model, gpu: GpuInstance | None, gpu_nodes: int, cpu: CpuInstance, *, own: bool = True
+) -> Cost:
+    """All positions; `gpu` None: an engine without GPUs, `gpu_nodes` 0: paused. `own`: the foundation's among them, else a base
+    pays those. A price that is not known counts as 0; the planner warns about it."""
     weights_gb = cached_bytes(model, gpu) / _GB
     replicas = sum(pool.replicas for pool in recipe.workers.values()) if gpu_nodes or gpu is None else 0
     disks_gib = gpu_nodes * recipe.hardware.root_disk_gib + recipe.hardware.cpu.nodes * recipe.hardware.cpu.disk_gib
@@ -46,9 +49,7 @@ def make_cost(recipe: Recipe, model: Model, gpu: GpuInstance | None, gpu_nodes: 
     hourly = [
         *([_hourly(f"GPU nodes, {gpu.name}", gpu_nodes, gpu_price(recipe, gpu))] if gpu and gpu_nodes else []),
         _hourly(f"CPU nodes, {cpu.name}", recipe.hardware.cpu.nodes, _price(cpu.name)),
-        _hourly("EKS control plane", 1, catalogue.price("eks/standard")),
-        _hourly("NAT gateway", 1, catalogue.price("nat/hour")),
-        _hourly("public IPv4 address", 1, catalogue.price("ipv4/hour")),
+        *(_foundation() if own else ()),
         _hourly("root volumes, GiB", disks_gib, catalogue.price("ebs-gp3/gb-month"), 1 / HOURS_PER_MONTH),
         _hourly("EFS, GB stored", weights_gb, catalogue.price("efs/storage-gb-month"), 1 / HOURS_PER_MONTH),
     ]
@@ -58,14 +59,39 @@ def make_cost(recipe: Recipe, model: Model, gpu: GpuInstance | None, gpu_nodes: 
         # Verified once by the download Job, then read by every worker. Workers of one node may share the page cache: an upper bound.
         _once("EFS, GB read (verify, load)", weights_gb * (1 + replicas), catalogue.price("efs/read-gb")),
     ]
+    return _sum(hourly, once, recipe.budget.ttl_hours)
+
+
+def make_base_cost(recipe: Base, cpu: CpuInstance) -> Cost:
+    """What a base costs with no model stack on it. What its caches hold is in the plans of the stacks that fill them."""
+    pool = recipe.hardware.cpu
+    hourly = [
+        _hourly(f"CPU nodes, {cpu.name}", pool.nodes, _price(cpu.name)),
+        *_foundation(),
+        _hourly(
+            "root volumes, GiB", pool.nodes * pool.disk_gib, catalogue.price("ebs-gp3/gb-month"), 1 / HOURS_PER_MONTH
+        ),
+    ]
+    return _sum(hourly, [], recipe.budget.ttl_hours)
+
+
+def _foundation() -> tuple[CostLine, ...]:
+    return (
+        _hourly("EKS control plane", 1, catalogue.price("eks/standard")),
+        _hourly("NAT gateway", 1, catalogue.price("nat/hour")),
+        _hourly("public IPv4 address", 1, catalogue.price("ipv4/hour")),
+    )
+
+
+def _sum(hourly: list[CostLine], once: list[CostLine], ttl_hours: int) -> Cost:
     per_hour = sum(line.usd_per_hour for line in hourly)
     per_start = sum(line.usd_once for line in once)
     return Cost(
         lines=(*hourly, *once),
         usd_per_hour=round(per_hour, 2),
         usd_once=round(per_start, 2),
-        ttl_hours=recipe.budget.ttl_hours,
-        usd_for_ttl=round(per_hour * recipe.budget.ttl_hours + per_start, 2),
+        ttl_hours=ttl_hours,
+        usd_for_ttl=round(per_hour * ttl_hours + per_start, 2),
     )
 
 

@@ -128,9 +128,8 @@ def _problem(details: ErrorDetails, keys: Keys) -> Problem:
             below = f"below {'.'.join(location[:-1])}: " if location[:-1] else ""
             return Problem(path, None, "required, but missing", f"add {last}: {below}in the stack file; {_SCHEMA}")
         case "union_tag_not_found":
-            return Problem(
-                f"{path}.kind", None, "required, but missing", f"add kind: below {path}: {', '.join(sorted(keys.tags))}"
-            )
+            kinds = sorted(one.rpartition(".")[2] for one in keys.by_path if one.rpartition(".")[0] == path)
+            return Problem(f"{path}.kind", None, "required, but missing", f"add kind: below {path}: {', '.join(kinds)}")
         case "union_tag_invalid":
             given = str(context["tag"])
             return Problem(f"{path}.kind", given, "is not one of the choices", suggest(given, _choices(context)))

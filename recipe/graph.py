@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from recipe.config import Role
-from recipe.constants import CPU_POOL, GPU_RESOURCE, GPU_TOLERATION, GRAPH_LABEL, POOL_LABEL
+from recipe.constants import GPU_RESOURCE, GPU_TOLERATION, GRAPH_LABEL, POOL_LABEL
 from recipe.context import RenderContext
 from recipe.engines import ENGINES, Engine, EngineWorker, engine_for
 from recipe.engines.worker import CONFIG_FILE, CONFIG_MOUNT
@@ -175,7 +175,7 @@ def _frontend(context: RenderContext) -> Component:
             spec=PodSpec(
                 containers=(container,),
                 volumes=(_volume(context.claim("model"), read_only=True),),
-                node_selector={POOL_LABEL: CPU_POOL},
+                node_selector=context.cpu_selector,
             ),
         ),
     )
@@ -281,7 +281,7 @@ def _worker(context: RenderContext, plan: WorkerPlan, graph_config: dict[str, Ma
             spec=PodSpec(
                 containers=(container,),
                 volumes=volumes,
-                node_selector={POOL_LABEL: context.names.prefix if engine.on_gpus else CPU_POOL},
+                node_selector={POOL_LABEL: context.names.prefix} if engine.on_gpus else context.cpu_selector,
                 tolerations=(GPU_TOLERATION,) if engine.on_gpus else None,
                 affinity=_affinity(context, plan.role, bundle),
             ),

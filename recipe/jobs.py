@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from recipe.catalogue import JOB_IMAGE
-from recipe.constants import CPU_POOL, JOB_LABEL, POOL_LABEL
+from recipe.constants import JOB_LABEL
 from recipe.context import RenderContext
 from recipe.names import digest
 from recipe.plan import Manifest
@@ -58,7 +58,7 @@ def build_job(context: RenderContext, spec: JobSpec) -> tuple[Manifest, Manifest
     """The ConfigMap with the files and the Job that runs them."""
     scripts = {f"{name}.py": (SCRIPTS / f"{name}.py").read_text(encoding="utf-8") for name in spec.modules}
     data = scripts | spec.files
-    pod = _pod(spec, tuple(scripts))
+    pod = _pod(context, spec, tuple(scripts))
     job_spec = {
         "backoffLimit": spec.attempts - 1,
         "activeDeadlineSeconds": spec.deadline_seconds + JOB_OVERHEAD_SECONDS,
@@ -98,7 +98,7 @@ def build_job(context: RenderContext, spec: JobSpec) -> tuple[Manifest, Manifest
     return config_map, job
 
 
-def _pod(spec: JobSpec, scripts: tuple[str, ...]) -> Manifest:
+def _pod(context: RenderContext, spec: JobSpec, scripts: tuple[str, ...]) -> Manifest:
     # Under their real package path, so that the files import each other the same way here, in tests and in the pod.
     items = [{"key": name, "path": f"recipe/scripts/{name}"} for name in scripts]
     items += [{"key": name, "path": name} for name in spec.files]
@@ -120,7 +120,7 @@ def _pod(spec: JobSpec, scripts: tuple[str, ...]) -> Manifest:
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": spec.service_account is not None,
-        "nodeSelector": {POOL_LABEL: CPU_POOL},
+        "nodeSelector": context.cpu_selector,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": USER,

@@ -66,3 +66,19 @@ def make_names(stack: str, deployment_id: str) -> Names:
         graph=graph,
         frontend_service=f"{graph}-frontend",
     )
+
+
+_OF_A_FOUNDATION = (
+    "cluster",
+    "cluster_role",
+    "node_role",
+    "efs_role",
+    "log_group",
+    "efs_security_group",
+    "efs_creation_token",
+)
+
+
+def on_base(own: Names, base: Names) -> Names:
+    """The names of a stack on a base: what the base has made is called as the base calls it, the rest carries this stack."""
+    return own.model_copy(update={name: getattr(base, name) for name in _OF_A_FOUNDATION})

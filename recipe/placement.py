@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from recipe.catalogue import CPU_INSTANCES, GIB, CpuInstance, GpuInstance, Model
-from recipe.config import Recipe, Role
+from recipe.config import Base, Recipe, Role
 from recipe.constants import CPU_POOL, JOB_LABEL, POOL_LABEL
 from recipe.errors import Problem
 from recipe.plan import CpuUse, GpuMemory, Manifest, NodePlacement
@@ -293,7 +293,7 @@ def cpu_pods(jobs: Iterable[Manifest], graph: Manifest | None = None) -> list[Po
 
 
 def place_on_cpu(
-    recipe: Recipe, instance: CpuInstance, pods: Sequence[Pod]
+    recipe: Recipe | Base, instance: CpuInstance, pods: Sequence[Pod]
 ) -> tuple[tuple[CpuUse, ...], list[Problem]]:
     """First fit, largest first, on the CPU pool's nodes. Returns the nodes and what does not fit."""
     pool = recipe.hardware.cpu

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from recipe.catalogue import Nic
-from recipe.config import Frozen, Recipe, Role
+from recipe.config import Base, Frozen, Recipe, Role
 
 Manifest: TypeAlias = dict[str, Any]
 """One Kubernetes object in wire form."""
@@ -283,34 +283,66 @@ class ModelPlan(Frozen):
     """Directory of the verified snapshot, as workers see it."""
 
 
-class Plan(Frozen):
-    """Everything decided for one stack."""
+class FoundationPlan(Frozen):
+    """What every stack has or takes: network, cluster, CPU nodes, file system, charts. All of a base, part of a `Plan`."""
 
     stack: str
-    recipe: Recipe
+    recipe: Recipe | Base
     placeholders: tuple[str, ...]
-    """Paths of what only the user knows and where a documentation value stands instead."""
+    """Paths of what only the user knows and where a documentation value stands instead. Those of a base begin with its name and a colon."""
     names: Names
     tags: dict[str, str]
     versions: dict[str, str]
     """What goes together: dynamo, engine, kubernetes, charts, AMI."""
-    model: ModelPlan
     network: NetworkPlan
     cluster: ClusterPlan
     cpu_pool: NodePool
-    gpu_pool: GpuPool | None
-    """None where no GPU nodes are made: engine mocker, or paused."""
     storage: StoragePlan
     platform: ChartPlan
     devices: tuple[ChartPlan, ...]
-    workers: tuple[WorkerPlan, ...]
     placement: Placement
     cost: Cost
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     """Good to know, and no reason to worry: quotas, what a pause costs."""
+
+    @property
+    def identity(self) -> str:
+        """Another one where nothing that exists can be changed into what is planned: see `components/identity.py`."""
+        return self.cluster.identifier
+
+
+class BasePlan(FoundationPlan):
+    """Everything decided for a base."""
+
+    recipe: Base
+
+    def agreed(self) -> dict[str, str]:
+        """What stacks on this base plan with. The base exports it as it runs, and they refuse to go on where their file says otherwise."""
+        cluster = self.cluster.identifier
+        return {"cluster": cluster, "region": self.recipe.access.region} | {
+            name: self.versions[name] for name in ("kubernetes", "dynamo")
+        }
+
+
+class Plan(FoundationPlan):
+    """Everything decided for one stack."""
+
+    recipe: Recipe
+    """With access and versions of the base, where there is one."""
+    base: BasePlan | None = None
+    """The base that network, cluster, file system, platform and devices are taken from; None: the stack makes its own."""
+    model: ModelPlan
+    gpu_pool: GpuPool | None
+    """None where no GPU nodes are made: engine mocker, or paused."""
+    workers: tuple[WorkerPlan, ...]
     objects: Objects
     images: dict[str, str]
+
+    @property
+    def identity(self) -> str:
+        """On a base, the stack's own names count as well as the cluster's."""
+        return f"{self.cluster.identifier} {self.names.prefix}" if self.base else self.cluster.identifier
 
     @property
     def gpus(self) -> int:

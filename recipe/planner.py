@@ -4,32 +4,53 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar, overload
 
 from recipe import catalogue
 from recipe.catalogue import FP8_BLOCK, CpuInstance, DynamoVersions, GpuInstance, KubernetesVersion, Model
-from recipe.config import PROJECT, ROLES, Access, Capacity, CapacityBlock, Hardware, Odcr, Recipe, Role, Spot
-from recipe.constants import CPU_POOL, GPU_PRESENT_LABEL, GPU_TOLERATION, PLATFORM_NAMESPACE, POOL_LABEL, STACK_LABEL
-from recipe.cost import cached_bytes, gpu_price, make_cost
+from recipe.config import (
+    ROLES,
+    Access,
+    Base,
+    BaseVersions,
+    Capacity,
+    CapacityBlock,
+    FromBase,
+    Hardware,
+    Odcr,
+    Recipe,
+    Role,
+    Spot,
+    Storage,
+)
+from recipe.constants import GPU_PRESENT_LABEL, POOL_LABEL, STACK_LABEL
+from recipe.cost import cached_bytes, gpu_price, make_base_cost, make_cost
 from recipe.engines import ENGINES, Engine, engine_for
 from recipe.engines.mocker import kv_tokens
-from recipe.errors import Problem, RecipeError, suggest
+from recipe.errors import Problem, RecipeError, shorten, suggest
+from recipe.foundation import MODEL_MOUNT, cluster_plan, cpu_pool, device_charts, platform_chart, storage_plan, tags
 from recipe.kv_transfer import kv_transfer
-from recipe.names import check_stack, digest, make_names
-from recipe.network import make_network, service_cidr
+from recipe.names import check_stack, make_names, on_base
+from recipe.network import make_network
 from recipe.objects import RenderContext, build_objects
-from recipe.placement import check_gpu_memory, context_tokens, cpu_pods, gpu_memory, place_on_cpu, place_workers
+from recipe.placement import (
+    CLUSTER_PODS,
+    check_gpu_memory,
+    context_tokens,
+    cpu_pods,
+    gpu_memory,
+    place_on_cpu,
+    place_workers,
+)
 from recipe.plan import (
+    BasePlan,
     ChartPlan,
-    ClaimPlan,
-    ClusterPlan,
     Cost,
     GpuMemory,
     GpuPool,
     ModelPlan,
     Names,
     NodePlacement,
-    NodePool,
     Objects,
     Placement,
     Plan,
@@ -44,13 +65,6 @@ PLACEHOLDER_CIDR: Final = "203.0.113.0/24"
 """TEST-NET-3, reserved for documentation (RFC 5737)."""
 PLACEHOLDER_RESERVATION: Final = "cr-0123456789abcdef0"
 
-MODEL_MOUNT: Final = "/model-cache"
-COMPILATION_MOUNT: Final = "/compilation-cache"
-PERF_MOUNT: Final = "/perf-cache"
-CACHE_UID: Final = 1000
-"""Owner of everything on the caches: the access points squash every writer to it, and engine images run as it (facts/dynamo.md §5.1)."""
-
-_LOG_TYPES: Final = ("api", "audit", "authenticator", "controllerManager", "scheduler")
 _RAID0_NODE_CONFIG: Final = """\
 MIME-Version: 1.0
 Content-Type: multipart/mixed; boundary="BOUNDARY"
@@ -72,13 +86,26 @@ spec:
 Entry = TypeVar("Entry")
 
 
-def make_plan(stack: str, recipe: Recipe, *, placeholders: bool = False) -> Plan:
+@overload
+def make_plan(stack: str, recipe: Recipe, *, placeholders: bool = False, base: Base | None = None) -> Plan: ...
+@overload
+def make_plan(stack: str, recipe: Base, *, placeholders: bool = False, base: Base | None = None) -> BasePlan: ...
+def make_plan(
+    stack: str, recipe: Recipe | Base, *, placeholders: bool = False, base: Base | None = None
+) -> Plan | BasePlan:
     """The plan of `recipe` for `stack`. Raises RecipeError with every problem found.
 
     `placeholders`: what only the user knows may be unset; documentation values then stand in its place and the plan lists
     their paths. Without it, each unset value is a problem with the command that sets it.
+    `base`: what the file of the base says that a recipe with `foundation.kind: base` names; of no use to any other.
     """
     problems = check_stack(stack)
+    if isinstance(recipe, Base):
+        return _make_base_plan(stack, recipe, problems, placeholders=placeholders)
+    base_plan = None
+    if isinstance(recipe.foundation, FromBase):
+        recipe, base_plan, wrong = _take_base(stack, recipe, recipe.foundation, base, placeholders=placeholders)
+        problems += wrong
     recipe, filled, missing = _fill_in(stack, recipe)
     if not placeholders:
         problems += missing
@@ -86,7 +113,90 @@ def make_plan(stack: str, recipe: Recipe, *, placeholders: bool = False) -> Plan
     chosen = _choose(recipe, problems)
     if problems or chosen is None:
         raise RecipeError(problems, stack)
-    return _Planner(stack, recipe, filled, chosen).plan()
+    return _Planner(stack, recipe, filled, chosen, base_plan).plan()
+
+
+# ── a base ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _make_base_plan(stack: str, recipe: Base, problems: list[Problem], *, placeholders: bool) -> BasePlan:
+    access, filled, missing = _fill_in_access(stack, recipe.access)
+    recipe = recipe.model_copy(update={"access": access})
+    if not placeholders:
+        problems += missing
+    problems += _check_zone(access)
+    ground = _choose_ground(recipe, problems)
+    if problems or ground is None:
+        raise RecipeError(problems, stack)
+    placed, problems = place_on_cpu(recipe, ground.cpu, list(CLUSTER_PODS))
+    cost = make_base_cost(recipe, ground.cpu)
+    problems += _check_budget(recipe, cost)
+    if problems:
+        raise RecipeError(problems, stack)
+    names = make_names(stack, recipe.deployment_id)
+    platform, devices = platform_chart(ground.versions, recipe.versions), device_charts(recipe.versions)
+    warnings = [f"{path} is a documentation placeholder" for path in filled]
+    if access.region != catalogue.PRICE_REGION:
+        warnings.append(f"prices are those of {catalogue.PRICE_REGION}, the stack is in {access.region}")
+    return BasePlan(
+        stack=stack,
+        recipe=recipe,
+        placeholders=tuple(filled),
+        names=names,
+        tags=tags(stack, recipe),
+        versions={
+            "dynamo": ground.versions.dynamo,
+            "kubernetes": ground.kubernetes.version,
+            "cpu_ami": f"{ground.kubernetes.cpu_ami.type} {ground.kubernetes.cpu_ami.release}",
+        }
+        | {chart.release: chart.version for chart in (platform, *devices)},
+        network=make_network(access.vpc_cidr, _set(access.zone_id)),
+        cluster=cluster_plan(names, access, ground.kubernetes.version),
+        cpu_pool=cpu_pool(names, recipe.hardware.cpu, ground.kubernetes),
+        storage=storage_plan(Storage()),
+        platform=platform,
+        devices=devices,
+        placement=Placement(gpu_nodes=(), cpu_nodes=placed, gpu_memory=()),
+        cost=cost,
+        warnings=tuple(warnings),
+        notes=(_cpu_quota(recipe, ground.cpu),),
+    )
+
+
+def _take_base(
+    stack: str, recipe: Recipe, foundation: FromBase, base: Base | None, *, placeholders: bool
+) -> tuple[Recipe, BasePlan | None, list[Problem]]:
+    """The recipe with what the base decides for it, the base's plan, and what is wrong with either."""
+    name = foundation.stack
+    if name == stack:
+        return recipe, None, [Problem("foundation.stack", name, "is this stack itself", "name a stack with kind: base")]
+    if base is None:
+        reason = "what its file says was not given to the plan"
+        return (
+            recipe,
+            None,
+            [Problem("foundation.stack", name, reason, f"make_plan(…, base=…) from Pulumi.{name}.yaml")],
+        )
+    problems = [
+        Problem(
+            f"{section}.{key}",
+            value,
+            f"stack {name}, its base, decides it, and says {shorten(theirs)}",
+            f"leave it out here; `pulumi config set -s {name} --path recipe.{section}.{key}` changes it for every stack on it",
+        )
+        for section, decided in (("access", Access), ("versions", BaseVersions))
+        for key in sorted(getattr(recipe, section).model_fields_set & set(decided.model_fields))
+        if (value := getattr(getattr(recipe, section), key)) != (theirs := getattr(getattr(base, section), key))
+    ]
+    try:
+        plan = make_plan(name, base, placeholders=placeholders)
+    except RecipeError as error:
+        wrong = [Problem(f"{name}:{one.path}", one.value, one.reason, one.fix) for one in error.problems]
+        return recipe, None, problems + wrong
+    versions = recipe.versions.model_copy(
+        update={key: getattr(base.versions, key) for key in BaseVersions.model_fields}
+    )
+    return recipe.model_copy(update={"access": plan.recipe.access, "versions": versions}), plan, problems
 
 
 # ── what only the user knows ─────────────────────────────────────────────────────────────────────────────────────────
@@ -94,7 +204,20 @@ def make_plan(stack: str, recipe: Recipe, *, placeholders: bool = False) -> Plan
 
 def _fill_in(stack: str, recipe: Recipe) -> tuple[Recipe, tuple[str, ...], list[Problem]]:
     """The recipe with documentation values where the user's are unset, their paths, and the problem each would be."""
-    access, capacity = recipe.access, recipe.hardware.capacity
+    access, filled, missing = _fill_in_access(stack, recipe.access)
+    capacity = recipe.hardware.capacity
+    if isinstance(capacity, Odcr | CapacityBlock) and capacity.reservation_id is None:
+        filled["hardware.capacity.reservation_id"] = (
+            f"pulumi config set -s {stack} --path recipe.hardware.capacity.reservation_id cr-…"
+        )
+        capacity = capacity.model_copy(update={"reservation_id": PLACEHOLDER_RESERVATION})
+        missing = _missing(filled)
+    hardware = recipe.hardware.model_copy(update={"capacity": capacity})
+    return recipe.model_copy(update={"access": access, "hardware": hardware}), tuple(filled), missing
+
+
+def _fill_in_access(stack: str, access: Access) -> tuple[Access, dict[str, str], list[Problem]]:
+    """The same for `access` alone; paths with the command that sets each."""
     filled: dict[str, str] = {}
     command = f"pulumi config set -s {stack} --path"
     if access.account_id is None:
@@ -111,12 +234,11 @@ def _fill_in(stack: str, recipe: Recipe) -> tuple[Recipe, tuple[str, ...], list[
             f"{command} 'recipe.access.endpoint_cidrs[0]' \"$(curl -s https://checkip.amazonaws.com)/32\""
         )
         access = access.model_copy(update={"endpoint_cidrs": (PLACEHOLDER_CIDR,)})
-    if isinstance(capacity, Odcr | CapacityBlock) and capacity.reservation_id is None:
-        filled["hardware.capacity.reservation_id"] = f"{command} recipe.hardware.capacity.reservation_id cr-…"
-        capacity = capacity.model_copy(update={"reservation_id": PLACEHOLDER_RESERVATION})
-    hardware = recipe.hardware.model_copy(update={"capacity": capacity})
-    missing = [Problem(path, None, "not set: only you know it", fix) for path, fix in filled.items()]
-    return recipe.model_copy(update={"access": access, "hardware": hardware}), tuple(filled), missing
+    return access, filled, _missing(filled)
+
+
+def _missing(filled: dict[str, str]) -> list[Problem]:
+    return [Problem(path, None, "not set: only you know it", fix) for path, fix in filled.items()]
 
 
 # ── what needs more than one key to judge ────────────────────────────────────────────────────────────────────────────
@@ -275,25 +397,32 @@ def _wants_placement_group(capacity: Capacity, setting: bool | None) -> bool:
 
 
 @dataclass(frozen=True)
-class _Chosen:
-    model: Model
-    gpu: GpuInstance | None
-    """None: the engine does without."""
+class _Ground:
+    """What every stack and every base has of the catalogue."""
+
     cpu: CpuInstance
     versions: DynamoVersions
     kubernetes: KubernetesVersion
 
 
-def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
-    """Catalogue entries the recipe names. Adds a problem for each unknown or unfitting one; None where one is missing."""
-    hardware = recipe.hardware
-    model = _look_up(problems, "model", catalogue.model, recipe.model)
-    cpu = _look_up(problems, "hardware.cpu.instance_type", catalogue.cpu_instance, hardware.cpu.instance_type)
-    dynamo = recipe.versions.dynamo or catalogue.DYNAMO_DEFAULT
-    kubernetes_name = recipe.versions.kubernetes or catalogue.KUBERNETES_DEFAULT
+@dataclass(frozen=True)
+class _Chosen(_Ground):
+    model: Model
+    gpu: GpuInstance | None
+    """None: the engine does without."""
+
+
+def _choose_ground(recipe: Recipe | Base, problems: list[Problem]) -> _Ground | None:
+    """CPU instance type and versions, and whether these go together. Adds a problem for each that does not; None where one is unknown."""
+    wanted = recipe.versions
+    cpu_name = recipe.hardware.cpu.instance_type
+    cpu = _look_up(problems, "hardware.cpu.instance_type", catalogue.cpu_instance, cpu_name)
+    dynamo = wanted.dynamo or catalogue.DYNAMO_DEFAULT
+    kubernetes_name = wanted.kubernetes or catalogue.KUBERNETES_DEFAULT
     versions = _look_up(problems, "versions.dynamo", catalogue.versions, dynamo)
     kubernetes = _look_up(problems, "versions.kubernetes", catalogue.kubernetes, kubernetes_name)
     if versions and kubernetes:
+        driver = recipe.versions.driver if isinstance(recipe, Recipe) else None
         problems += [
             Problem(
                 "versions",
@@ -304,18 +433,36 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
             for reason in catalogue.check(
                 dynamo,
                 kubernetes_name,
-                driver=recipe.versions.driver or kubernetes.gpu_ami.driver,
-                engine=recipe.engine,
-                engine_version=recipe.versions.engine,
-                platform_chart=recipe.versions.platform_chart,
-                nvidia_device_plugin=recipe.versions.nvidia_device_plugin,
-                efa_device_plugin=recipe.versions.efa_device_plugin,
-                gpu=hardware.gpu,
+                driver=driver or kubernetes.gpu_ami.driver,
+                platform_chart=wanted.platform_chart,
+                nvidia_device_plugin=wanted.nvidia_device_plugin,
+                efa_device_plugin=wanted.efa_device_plugin,
+                **_of_the_model(recipe),
             )
         ]
-    if kubernetes and hardware.ami_release and (reason := catalogue.check_ami(hardware.ami_release, kubernetes)):
+    ami_release = recipe.hardware.ami_release if isinstance(recipe, Recipe) else None
+    if kubernetes and ami_release and (reason := catalogue.check_ami(ami_release, kubernetes)):
         fix = f"one that begins with {kubernetes.version}., or unset: {kubernetes.gpu_ami.release}"
-        problems.append(Problem("hardware.ami_release", hardware.ami_release, reason, fix))
+        problems.append(Problem("hardware.ami_release", ami_release, reason, fix))
+    return _Ground(cpu, versions, kubernetes) if cpu and versions and kubernetes else None
+
+
+def _of_the_model(recipe: Recipe | Base) -> dict[str, str | None]:
+    """What of a recipe has to go with the versions and is not in a base."""
+    if isinstance(recipe, Base):
+        return {}
+    return {
+        "engine": recipe.engine,
+        "engine_version": recipe.versions.engine,
+        "gpu": recipe.hardware.gpu,
+    }
+
+
+def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
+    """Catalogue entries the recipe names. Adds a problem for each unknown or unfitting one; None where one is missing."""
+    hardware = recipe.hardware
+    model = _look_up(problems, "model", catalogue.model, recipe.model)
+    ground = _choose_ground(recipe, problems)
     engine, unknown_engine = engine_for(recipe.engine)
     problems += unknown_engine if engine is None else [*engine.check(recipe), *_check_engine_hardware(recipe, engine)]
     fitting = catalogue.gpu_instances(gpu=hardware.gpu) if hardware.gpu else ()
@@ -334,9 +481,9 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
             )
     if model:
         problems += _check_model(recipe, model)
-    if not (model and engine and cpu and versions and kubernetes) or (engine.on_gpus and gpu is None):
+    if not (model and engine and ground) or (engine.on_gpus and gpu is None):
         return None
-    return _Chosen(model, gpu if engine.on_gpus else None, cpu, versions, kubernetes)
+    return _Chosen(ground.cpu, ground.versions, ground.kubernetes, model, gpu if engine.on_gpus else None)
 
 
 def _look_up(problems: list[Problem], path: str, table: Callable[[str], Entry], name: str) -> Entry | None:
@@ -395,9 +542,13 @@ def _check_model(recipe: Recipe, model: Model) -> list[Problem]:
 class _Planner:
     """Puts the plan together from a recipe that is complete and whose names are known."""
 
-    def __init__(self, stack: str, recipe: Recipe, filled: tuple[str, ...], chosen: _Chosen) -> None:
-        self.stack, self.recipe, self.filled, self.chosen = stack, recipe, filled, chosen
-        self.names = make_names(stack, recipe.deployment_id)
+    def __init__(
+        self, stack: str, recipe: Recipe, filled: tuple[str, ...], chosen: _Chosen, base: BasePlan | None
+    ) -> None:
+        self.stack, self.recipe, self.chosen, self.base = stack, recipe, chosen, base
+        self.filled = (*(f"{base.stack}:{path}" for path in base.placeholders), *filled) if base else filled
+        names = make_names(stack, recipe.deployment_id)
+        self.names = on_base(names, base.names) if base else names
         self.revision = recipe.weights.revision or chosen.model.revision
         self.snapshot = snapshot_path(MODEL_MOUNT, chosen.model.id, self.revision)
 
@@ -414,22 +565,21 @@ class _Planner:
                 problems += check_gpu_memory(recipe, chosen.model, chosen.gpu, one)
             gpu_nodes, unplaced = place_workers(recipe, chosen.gpu, efa)
             problems += unplaced
-        workers, storage = self._workers(memory, efa), self._storage()
+        workers, storage = self._workers(memory, efa), storage_plan(recipe.storage)
         objects = self._objects(workers, storage)
         jobs = (objects.weights_job, objects.admission_job, objects.readiness_job)
         cpu_nodes, unplaced = place_on_cpu(recipe, chosen.cpu, cpu_pods(jobs, objects.graph))
         problems += unplaced
-        cost = running = make_cost(recipe, chosen.model, chosen.gpu, len(gpu_nodes), chosen.cpu)
+        own = self.base is None
+        cost = running = make_cost(recipe, chosen.model, chosen.gpu, len(gpu_nodes), chosen.cpu, own=own)
         notes = (*self._quotas(chosen.gpu, len(gpu_nodes)), *self._block())
         if recipe.hardware.paused:
             # All of it was judged as if it ran, so that resuming holds no surprise; only then is the graph taken out.
-            cost = make_cost(recipe, chosen.model, chosen.gpu, 0, chosen.cpu)
+            cost = make_cost(recipe, chosen.model, chosen.gpu, 0, chosen.cpu, own=own)
             objects, gpu_nodes = objects.model_copy(update={"serving": False}), ()
             cpu_nodes, _ = place_on_cpu(recipe, chosen.cpu, cpu_pods(jobs[:-1]))
             notes = (self._pause(cost, running), *notes)
-        if cost.usd_per_hour > recipe.budget.usd_per_hour:
-            reason = f"the stack costs ${cost.usd_per_hour:.2f} an hour"
-            problems.append(Problem("budget.usd_per_hour", recipe.budget.usd_per_hour, reason, _cheaper(cost)))
+        problems += _check_budget(recipe, cost)
         if problems:
             raise RecipeError(problems, self.stack)
         network = make_network(recipe.access.vpc_cidr, _set(recipe.access.zone_id))
@@ -438,7 +588,7 @@ class _Planner:
             recipe=recipe,
             placeholders=self.filled,
             names=self.names,
-            tags=self._tags(),
+            tags=tags(self.stack, recipe),
             versions=self._versions(),
             model=ModelPlan(
                 id=chosen.model.id,
@@ -447,12 +597,15 @@ class _Planner:
                 cached_bytes=cached_bytes(chosen.model, chosen.gpu),
                 snapshot_path=self.snapshot,
             ),
+            base=self.base,
             network=network,
-            cluster=self._cluster(),
-            cpu_pool=self._cpu_pool(),
+            cluster=self.base.cluster
+            if self.base
+            else cluster_plan(self.names, recipe.access, chosen.kubernetes.version),
+            cpu_pool=cpu_pool(self.names, recipe.hardware.cpu, chosen.kubernetes),
             gpu_pool=self._gpu_pool(chosen.gpu, len(gpu_nodes)) if chosen.gpu and gpu_nodes else None,
             storage=storage,
-            platform=self._platform(),
+            platform=platform_chart(chosen.versions, recipe.versions),
             devices=self._devices(),
             workers=workers,
             placement=Placement(gpu_nodes=gpu_nodes, cpu_nodes=cpu_nodes, gpu_memory=tuple(memory.values())),
@@ -484,27 +637,6 @@ class _Planner:
             for role, pool in self.recipe.workers.items()
         )
 
-    def _storage(self) -> StoragePlan:
-        sizes = self.recipe.storage
-        return StoragePlan(
-            throughput_mode="elastic",
-            uid=CACHE_UID,
-            gid=CACHE_UID,
-            claims=(
-                ClaimPlan(
-                    purpose="model", name="model-cache", path="/model", size_gib=sizes.model_gib, mount=MODEL_MOUNT
-                ),
-                ClaimPlan(
-                    purpose="compilation",
-                    name="compilation-cache",
-                    path="/compilation",
-                    size_gib=sizes.compilation_gib,
-                    mount=COMPILATION_MOUNT,
-                ),
-                ClaimPlan(purpose="perf", name="perf-cache", path="/perf", size_gib=sizes.perf_gib, mount=PERF_MOUNT),
-            ),
-        )
-
     def _objects(self, workers: tuple[WorkerPlan, ...], storage: StoragePlan) -> Objects:
         return build_objects(
             RenderContext(
@@ -522,16 +654,6 @@ class _Planner:
             )
         )
 
-    def _tags(self) -> dict[str, str]:
-        # Nothing that changes with time: a tag that changed on each run would make every `up` an update of everything.
-        return {
-            "project": PROJECT,
-            "stack": self.stack,
-            "deployment": self.recipe.deployment_id,
-            "owner": self.recipe.owner,
-            "ttl-hours": str(self.recipe.budget.ttl_hours),
-        }
-
     def _versions(self) -> dict[str, str]:
         chosen = self.chosen
         engine = chosen.versions.engines[self.recipe.engine]
@@ -543,37 +665,11 @@ class _Planner:
             "kubernetes": chosen.kubernetes.version,
             "gpu_ami": f"{chosen.kubernetes.gpu_ami.type} {self._gpu_release()}" if chosen.gpu else None,
             "cpu_ami": f"{chosen.kubernetes.cpu_ami.type} {chosen.kubernetes.cpu_ami.release}",
-        } | {chart.release: chart.version for chart in (self._platform(), *self._devices())}
+        } | {
+            chart.release: chart.version
+            for chart in (platform_chart(chosen.versions, self.recipe.versions), *self._devices())
+        }
         return {name: version for name, version in found.items() if version is not None}
-
-    def _cluster(self) -> ClusterPlan:
-        access = self.recipe.access
-        services = service_cidr(access.vpc_cidr)
-        zones = (_set(access.zone_id), catalogue.second_zone(_set(access.zone_id)))
-        # Not among them: version, endpoint CIDRs, log types - EKS changes those in place.
-        create_only = (self.names.cluster, access.region, _set(access.account_id), access.vpc_cidr, services, *zones)
-        return ClusterPlan(
-            version=self.chosen.kubernetes.version,
-            endpoint_cidrs=access.endpoint_cidrs or (),
-            service_cidr=services,
-            log_types=_LOG_TYPES,
-            log_retention_days=14,
-            admin_principals=access.admin_principals,
-            identifier=f"{self.names.cluster}-{digest(' '.join(create_only))}",
-        )
-
-    def _cpu_pool(self) -> NodePool:
-        pool, ami = self.recipe.hardware.cpu, self.chosen.kubernetes.cpu_ami
-        return NodePool(
-            instance_type=pool.instance_type,
-            count=pool.nodes,
-            ami_type=ami.type,
-            ami_release=ami.release,
-            disk_gib=pool.disk_gib,
-            labels={POOL_LABEL: CPU_POOL},
-            user_data=None,
-            create_timeout_minutes=30,
-        )
 
     def _gpu_release(self) -> str | None:
         return self.recipe.hardware.ami_release or self.chosen.kubernetes.gpu_ami.release
@@ -598,52 +694,9 @@ class _Planner:
             placement_group=_wants_placement_group(hardware.capacity, hardware.placement_group),
         )
 
-    def _platform(self) -> ChartPlan:
-        chart = self.chosen.versions.platform_chart
-        # Off by default in this chart version; said here so that a chart bump cannot switch them on unseen.
-        off = {name: {"install": False} for name in ("etcd", "nats", "grove", "kai-scheduler", "snapshot")}
-        return ChartPlan(
-            release="dynamo-platform",
-            chart=chart.name,
-            repository=chart.repository,
-            version=self.recipe.versions.platform_chart or chart.version,
-            namespace=PLATFORM_NAMESPACE,
-            values={"global": off},
-            timeout_seconds=900,  # upstream's own Terraform for EKS (facts/dynamo.md §2)
-        )
-
     def _devices(self) -> tuple[ChartPlan, ...]:
-        if self.chosen.gpu is None:
-            return ()
-        nvidia: dict[str, Any] = {
-            # 0.19.0 switched it on by default, which breaks EFA (facts/aws.md §5). The chart's own tolerations cover our taint.
-            "mofedEnabled": False,
-        }
-        efa: dict[str, Any] = {
-            "tolerations": [GPU_TOLERATION],
-            # On a node without EFA the plugin restarts for ever.
-            "nodeSelector": {GPU_PRESENT_LABEL: "true"},
-            # The chart's own list lags behind new types, and a type it lacks means no EFA and no error (aws/eks-charts #1348).
-            "supportedInstanceLabels": {
-                "keys": ["node.kubernetes.io/instance-type"],
-                "values": sorted(catalogue.GPU_INSTANCES),
-            },
-        }
-        return tuple(
-            ChartPlan(
-                release=chart.name,
-                chart=chart.name,
-                repository=chart.repository,
-                version=asked or chart.version,
-                namespace="kube-system",  # both run as system-node-critical
-                values=values,
-                timeout_seconds=300,
-            )
-            for chart, values, asked in (
-                (catalogue.NVIDIA_DEVICE_PLUGIN, nvidia, self.recipe.versions.nvidia_device_plugin),
-                (catalogue.EFA_DEVICE_PLUGIN, efa, self.recipe.versions.efa_device_plugin),
-            )
-        )
+        """A base has them for whatever comes; a stack of its own without GPUs has no use for them."""
+        return () if self.chosen.gpu is None and self.base is None else device_charts(self.recipe.versions)
 
     def _warnings(self) -> tuple[str, ...]:
         recipe, chosen = self.recipe, self.chosen
@@ -657,8 +710,9 @@ class _Planner:
         return (*warnings, *(self._gpu_warnings(chosen.gpu) if chosen.gpu and running else ()))
 
     def _pause(self, cost: Cost, running: Cost) -> str:
+        what = "CPU nodes, disks and the cache" if self.base else "cluster, CPU nodes, NAT, disks and the cache"
         return (
-            f"paused: ${cost.usd_per_hour:.2f} an hour for cluster, CPU nodes, NAT, disks and the cache instead of ${running.usd_per_hour:.2f}. "
+            f"paused: ${cost.usd_per_hour:.2f} an hour for {what} instead of ${running.usd_per_hour:.2f}. "
             f"Resume: `pulumi config set -s {self.stack} --path recipe.hardware.paused false`, then `pulumi up -s {self.stack}`"
         )
 
@@ -672,7 +726,7 @@ class _Planner:
 
     def _quotas(self, gpu: GpuInstance | None, gpu_nodes: int) -> tuple[str, ...]:
         """Which EC2 quotas the nodes count against, and how much of each. A reservation has counted when it was made."""
-        hardware, cpu = self.recipe.hardware, self.chosen.cpu
+        hardware = self.recipe.hardware
         wanted: list[tuple[str, str, int, str]] = []
         if gpu and hardware.capacity.kind == "on-demand":
             wanted.append((gpu.quota_name, gpu.quota_code, gpu_nodes * gpu.vcpus, f"{gpu_nodes} × {gpu.name}"))
@@ -680,13 +734,8 @@ class _Planner:
             wanted.append(
                 (gpu.spot_quota_name, gpu.spot_quota_code, gpu_nodes * gpu.vcpus, f"{gpu_nodes} × {gpu.name}")
             )
-        wanted.append(
-            (cpu.quota_name, cpu.quota_code, hardware.cpu.nodes * cpu.vcpus, f"{hardware.cpu.nodes} × {cpu.name}")
-        )
-        return tuple(
-            f'{what} need {vcpus} vCPUs of the quota "{name}" ({code}) in {self.recipe.access.region}'
-            for name, code, vcpus, what in wanted
-        )
+        region = self.recipe.access.region
+        return (*(_quota(*one, region) for one in wanted), _cpu_quota(self.recipe, self.chosen.cpu))
 
     def _gpu_warnings(self, gpu: GpuInstance) -> list[str]:
         recipe = self.recipe
@@ -719,6 +768,22 @@ def _cheaper(cost: Cost) -> str:
     """What to do about a stack that costs more than its cap."""
     most = max(cost.lines, key=lambda line: line.usd_per_hour)
     return f"a cap of at least {cost.usd_per_hour:.2f}, or less of what costs most: {most.what}, {most.quantity:g} × ${most.unit_usd:.2f}"
+
+
+def _cpu_quota(recipe: Recipe | Base, cpu: CpuInstance) -> str:
+    nodes = recipe.hardware.cpu.nodes
+    return _quota(cpu.quota_name, cpu.quota_code, nodes * cpu.vcpus, f"{nodes} × {cpu.name}", recipe.access.region)
+
+
+def _quota(name: str, code: str, vcpus: int, what: str, region: str) -> str:
+    return f'{what} need {vcpus} vCPUs of the quota "{name}" ({code}) in {region}'
+
+
+def _check_budget(recipe: Recipe | Base, cost: Cost) -> list[Problem]:
+    if cost.usd_per_hour <= recipe.budget.usd_per_hour:
+        return []
+    reason = f"the stack costs ${cost.usd_per_hour:.2f} an hour"
+    return [Problem("budget.usd_per_hour", recipe.budget.usd_per_hour, reason, _cheaper(cost))]
 
 
 def _images(objects: Objects) -> dict[str, str]:

@@ -66,7 +66,7 @@ class Timeline:
 
 
 def timeline(plan: Plan) -> Timeline:
-    """The steps of `plan`, from an empty account."""
+    """The steps of `plan`, from an empty account; on a base, from when that is up, with nothing on its caches."""
     ends: dict[str, float] = {}
     made: list[Step] = []
     for name, rows, after in _steps(plan):
@@ -103,6 +103,37 @@ _Row = tuple[str, tuple[str, ...], tuple[str, ...]]
 
 def _steps(plan: Plan) -> Iterator[_Row]:
     node = ("node.launch", "node.cpu.ready", "node-group.activate")
+    whole = plan.model.cached_bytes >= plan.model.weight_bytes
+    download = "weights.download" if whole else "weights.configuration"
+    if plan.base is None:
+        yield from _own_foundation(node)
+        yield "weights", ("image.small", download), ("claims", "name of the mount target", "CoreDNS")
+        yield "platform", ("Release.platform",), ("CoreDNS",)
+        yield "dry run of the graph", ("kubernetes.create", "image.small", "admission.job"), ("platform",)
+    else:
+        yield "CPU nodes", node, ()
+        # The namespace goes before the nodes its pods run on, hence comes after them.
+        yield "claims", ("kubernetes.create", "kubernetes.create"), ("CPU nodes",)
+        yield "weights", ("image.small", download), ("claims",)
+        yield "dry run of the graph", ("kubernetes.create", "image.small", "admission.job"), ("claims",)
+    if plan.paused:
+        return
+    everything: tuple[str, ...] = ("weights", "dry run of the graph", "claims")
+    if plan.gpu_pool:
+        plugins: tuple[str, ...] = ()
+        if plan.base is None:
+            plugins = ("device plugins",)
+            yield "device plugins", ("Release.plugin",), ("add-ons of every node",)
+        before = tuple(name for name in everything if name != "weights" or plan.recipe.weights.wait)
+        gpu = ("node.launch", "node.gpu.ready", "node-group.activate")
+        yield "GPU nodes", gpu, (*before, *plugins)
+        everything = ("GPU nodes", *everything)
+    yield "graph", ("kubernetes.create",), everything
+    yield "workers", _loading(plan), ("graph",)
+    yield "first completion", ("readiness.job",), ("workers",)
+
+
+def _own_foundation(node: tuple[str, ...]) -> Iterator[_Row]:
     yield "VPC and subnets", ("Vpc.create", "Subnet.create", "RouteTableAssociation.create"), ()
     yield "NAT gateway and route", ("NatGateway.create", "default.create"), ("VPC and subnets",)
     yield "EKS control plane", ("Cluster.create",), ("NAT gateway and route",)
@@ -114,23 +145,6 @@ def _steps(plan: Plan) -> Iterator[_Row]:
     yield "EFS driver", ("Addon.create",), ("CPU nodes",)
     yield "claims", ("kubernetes.create",), ("EFS driver", "EFS mount target")
     yield "name of the mount target", ("mount-target.dns",), ("EFS mount target",)
-    whole = plan.model.cached_bytes >= plan.model.weight_bytes
-    download = "weights.download" if whole else "weights.configuration"
-    yield "weights", ("image.small", download), ("claims", "name of the mount target", "CoreDNS")
-    yield "platform", ("Release.platform",), ("CoreDNS",)
-    yield "dry run of the graph", ("kubernetes.create", "image.small", "admission.job"), ("platform",)
-    if plan.paused:
-        return
-    everything: tuple[str, ...] = ("weights", "dry run of the graph", "claims")
-    if plan.gpu_pool:
-        yield "device plugins", ("Release.plugin",), ("add-ons of every node",)
-        before = tuple(name for name in everything if name != "weights" or plan.recipe.weights.wait)
-        gpu = ("node.launch", "node.gpu.ready", "node-group.activate")
-        yield "GPU nodes", gpu, (*before, "device plugins")
-        everything = ("GPU nodes", *everything)
-    yield "graph", ("kubernetes.create",), everything
-    yield "workers", _loading(plan), ("graph",)
-    yield "first completion", ("readiness.job",), ("workers",)
 
 
 def _loading(plan: Plan) -> tuple[str, ...]:

@@ -38,8 +38,9 @@ def test_the_committed_table_is_what_the_plan_says_today() -> None:
 def test_every_shipped_stack_is_there_on_every_gpu_it_fits() -> None:
     found = overview([])
     assert found.bad == {}
-    assert {row.variant.stack for row in found.rows} == set(stacks.names())
-    tried = {(one.stack, one.gpu) for stack in stacks.names() for one in of_stack(stack)}
+    assert {row.variant.stack for row in found.rows} == set(stacks.models())
+    assert {plan.stack for plan in found.bases} == set(stacks.names()) - set(stacks.models())
+    tried = {(one.stack, one.gpu) for stack in stacks.models() for one in of_stack(stack)}
     seen = [(row.variant.stack, row.variant.gpu) for row in found.rows]
     seen += [(one.stack, one.gpu) for one, _ in found.misfits]
     assert sorted(seen, key=str) == sorted(tried, key=str), "each once, and none forgotten"
@@ -49,7 +50,7 @@ def test_the_tests_of_other_rooms_run_over_the_same_variants() -> None:
     assert [(one.stack, one.gpu) for one in variants()] == [
         (row.variant.stack, row.variant.gpu) for row in overview([]).rows
     ]
-    assert [one.stack for one in each_stack()] == list(stacks.names())
+    assert [one.stack for one in each_stack()] == list(stacks.models())
 
 
 def test_every_gpu_of_the_catalogue_is_tried_and_the_figures_follow(run: Run, folder: Path) -> None:
@@ -132,3 +133,13 @@ def test_the_screen_marks_minutes_as_computed(run: Run) -> None:
 @pytest.mark.parametrize("args", [(STACK, "--markdown"), ("--all", "--markdown", "--json")])
 def test_markdown_is_a_form_of_all(run: Run, args: tuple[str, ...]) -> None:
     assert run("plan", *args).exit_code == BAD_INPUT
+
+
+def test_a_base_that_is_refused_does_not_hide_the_models(run: Run, folder: Path) -> None:
+    write(folder, "good")
+    write(folder, "under", {"kind": "base", "budget": {"usd_per_hour": 0.1, "ttl_hours": 1}})
+    result = run("plan", "--all", "--json")
+    assert result.exit_code == BAD_INPUT
+    found = json.loads(result.stdout)
+    assert {one["stack"] for one in found if "problems" not in one} == {"good"}
+    assert "an hour" in next(one for one in found if one["stack"] == "under")["problems"][0]["reason"]

@@ -146,12 +146,19 @@ def test_old_prices_are_warned_about_and_young_ones_are_not() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings", [{}, {"access__admin_principals": ["arn:aws:iam::111122223333:role/ops"], "weights__token": True}]
+    ("stack", "recipe"),
+    [
+        (STACK, raw()),
+        (STACK, raw(access__admin_principals=["arn:aws:iam::111122223333:role/ops"], weights__token=True)),
+        (STACK, raw(foundation={"kind": "base"}, access={})),
+        ("base", None),
+    ],
+    ids=["as shipped", "admins and token", "on a base", "base"],
 )
-def test_the_list_of_resources_is_what_the_program_registers(settings: dict[str, Any]) -> None:
+def test_the_list_of_resources_is_what_the_program_registers(stack: str, recipe: dict[str, Any] | None) -> None:
     from tests.program.recorder import run_program
 
-    ran = run_program(STACK, raw(**settings), secrets={"hfToken": "token"})
+    ran = run_program(stack, recipe, secrets={"hfToken": "token"})
     counted: dict[str, Counter[str]] = {}
     for resource in ran.custom:
         parent = ran.resources[resource.parent]
@@ -166,7 +173,7 @@ def test_manifests_are_the_plans_objects_in_their_order(tmp_path: Path, run: Run
     assert run("plan", STACK, "--manifests", tmp_path / "new" / "out").exit_code == 0
     files = sorted((tmp_path / "new" / "out").glob("*.yaml"))
     read = [yaml.safe_load(file.read_text()) for file in files]
-    wanted = planned(STACK, []).plan
+    wanted = planned(STACK, []).model
     assert read == list(wanted.objects.all())
     assert files[0].name == "10-namespace.yaml"
     assert [file.name.partition("-")[0] for file in files] == [str(number) for number in range(10, 10 + len(files))]
@@ -290,3 +297,61 @@ def test_help_names_the_exit_codes(run: Run) -> None:
     for command in ((), ("plan",), ("schema",), ("rehearse",)):
         text = " ".join(run(*command, "--help").stdout.split())
         assert "0 ok, 1 the run failed, 2 bad input, 3 missing tool or set-up, 130 interrupted" in text
+
+
+# ── a base ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+ON_BASE = ("--set", "foundation.kind=base")
+
+
+def test_a_base_is_shown_with_what_it_costs_and_nothing_of_a_model(run: Run) -> None:
+    result = run("plan", "base")
+    assert result.exit_code == 0, result.stderr
+    assert "2 × m7i.xlarge" in result.stdout
+    assert "EKS control plane" in result.stdout
+    assert not {"GPU memory", "Workers", "model-cache"} & set(result.stdout.split("\n"))
+    data = json.loads(run("plan", "base", "--json").stdout)
+    assert data["kind"] == "base"
+    assert {room["room"] for room in data["resources"]} == {"network", "cluster", "cpu", "files", "platform", "devices"}
+
+
+def test_a_stack_on_a_base_shows_its_own_cost_and_the_bases_beside(run: Run, plan_json: PlanJson) -> None:
+    shown = run("plan", STACK, *ON_BASE).stdout
+    cost = json.loads(run("plan", "base", "--json").stdout)["usd_per_hour"]
+    assert f"beside it stack base, its base: ${cost:.2f} an hour" in shown
+    positions = [line.split("  ")[0] for line in shown.splitlines()]
+    assert "NAT gateway" not in positions
+    data = plan_json(*ON_BASE)
+    assert data["base"] == {"stack": "base", "usd_per_hour": cost}
+    assert data["usd_per_hour"] < plan_json()["usd_per_hour"], "the base pays its part"
+    assert plan_json()["base"] is None
+
+
+def test_what_is_missing_on_a_base_is_shown_with_the_command_for_the_base(run: Run) -> None:
+    shown = run("plan", STACK, *ON_BASE).stdout
+    assert "base:access.zone_id\n  pulumi config set -s base --path recipe.access.zone_id" in shown
+
+
+def test_all_stacks_together_list_bases_too(run: Run) -> None:
+    shown = " ".join(run("plan", "--all").stdout.split())
+    assert "`base` is no model but a base that model stacks can share: 2 × m7i.xlarge, $0.56 an hour" in shown
+
+
+def test_the_manifests_of_a_stack_on_a_base_hold_no_charts(tmp_path: Path, run: Run) -> None:
+    assert run("plan", STACK, *ON_BASE, "--manifests", tmp_path / "taken").exit_code == 0
+    assert not list((tmp_path / "taken" / "helm").glob("*")), "the base installs them"
+    assert run("plan", "base", "--manifests", tmp_path / "base").exit_code == 0
+    assert [path.name for path in (tmp_path / "base").glob("*.yaml")] == []
+    assert (tmp_path / "base" / "helm" / "charts.yaml").exists()
+
+
+def test_a_mistake_in_the_bases_file_is_found_from_the_stack(folder: Path, run: Run) -> None:
+    write(folder, "mine", raw(foundation={"kind": "base", "stack": "under"}, access={}))
+    result = run("plan", "mine")
+    assert result.exit_code == BAD_INPUT
+    assert "stacks/Pulumi.under.yaml does not exist" in result.stderr
+    write(folder, "under", {"kind": "base", "budgit": {}})
+    result = run("plan", "mine")
+    assert result.exit_code == BAD_INPUT
+    assert "did you mean budget?" in result.stderr
+    assert "stacks/Pulumi.under.yaml" in result.stderr, "the reader has to know which file"

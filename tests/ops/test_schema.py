@@ -43,6 +43,13 @@ def test_every_shipped_stack_file_fits_the_schema_and_names_it_in_its_first_line
         {"config": {"dynamo-recipes:recpie": raw()}},
         {"config": {"dynamo-recipes:recipe": raw(), "dynamo-recipes:hfTokn": "x"}},
         {"config": {"dynamo-recipes:recipe": raw(), "dynamo-recipes:hfToken": "in-clear"}},
+        {
+            "config": {
+                "dynamo-recipes:recipe": {"kind": "base", "budget": {"usd_per_hour": 1, "ttl_hours": 1}, "model": "x"}
+            }
+        },
+        {"config": {"dynamo-recipes:recipe": {"kind": "bas", "budget": {"usd_per_hour": 1, "ttl_hours": 1}}}},
+        {"config": {"dynamo-recipes:recipe": raw(foundation={"kind": "base", "stak": "base"})}},
         {},
     ],
 )

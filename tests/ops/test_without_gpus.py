@@ -28,7 +28,7 @@ def args(request: pytest.FixtureRequest) -> tuple[str, ...]:
 
 
 def plan_of(args: tuple[str, ...]) -> Plan:
-    return planned(args[0], [one for one in args[1:] if one != "--set"]).plan
+    return planned(args[0], [one for one in args[1:] if one != "--set"]).model
 
 
 def as_json(run: Run, *args: str) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.program.recorder import STACKS, Run, recipe_of, run_program
+from tests.program.recorder import STACKS, Run, recipe_of, run_base, run_program
 
 STACK = "qwen3-32b-disagg"
 # In two parts, so that scanners for secrets stay quiet.
@@ -39,9 +39,36 @@ def with_block() -> Run:
     return run_program(STACK, changed(hardware={"capacity": {"kind": "capacity-block"}}))
 
 
+@pytest.fixture(scope="session")
+def base() -> Run:
+    """The shipped base."""
+    return run_base()
+
+
+@pytest.fixture(scope="session")
+def on_base() -> Run:
+    """STACK on the shipped base, with a token."""
+    raw = changed(foundation={"kind": "base"}, weights={"token": True})
+    return run_program(STACK, raw, secrets={"hfToken": TOKEN})
+
+
+@pytest.fixture(scope="session", params=["run", "with_token", "with_block", "base", "on_base"])
+def every(request: pytest.FixtureRequest) -> Run:
+    """Every variant, and both halves of a shared foundation."""
+    run: Run = request.getfixturevalue(request.param)
+    return run
+
+
+@pytest.fixture(scope="session", params=["run", "with_token", "with_block", "on_base"])
+def model(request: pytest.FixtureRequest) -> Run:
+    """Every variant that serves a model, whatever it stands on."""
+    run: Run = request.getfixturevalue(request.param)
+    return run
+
+
 @pytest.fixture(scope="session", params=["run", "with_token", "with_block"])
 def each(request: pytest.FixtureRequest) -> Run:
-    """Every variant, for what must hold in all of them."""
+    """Every variant on a foundation of its own."""
     run: Run = request.getfixturevalue(request.param)
     return run
 

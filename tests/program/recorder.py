@@ -18,12 +18,14 @@ from google.protobuf import empty_pb2, json_format
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks, set_mocks
 from pulumi.runtime.stack import Stack
 
-from recipe.config import PROJECT, RECIPE_KEY, parse
-from recipe.plan import Plan
+from recipe.config import PROJECT, RECIPE_KEY, parse_any
 from recipe.planner import make_plan
+from recipe.stack_file import read_base
 
 ROOT = Path(__file__).parents[2]
 STACKS = {path.name.split(".")[1]: path for path in sorted((ROOT / "stacks").glob("Pulumi.*.yaml"))}
+BASE = "organization/dynamo-recipes/base"
+"""The shipped base's qualified name in a backend that has no organizations."""
 SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"
 """Key by which Pulumi's wire format marks a value that is not plain."""
 
@@ -48,6 +50,7 @@ class Registered:
     replace_on_changes: tuple[str, ...]
     timeouts: dict[str, str]
     replacement_trigger: Any
+    protect: bool
     secrets: frozenset[str]
     """Dotted paths of inputs that are marked secret."""
     wire: str
@@ -58,11 +61,14 @@ class Registered:
 class Run:
     """What one run of the program registered."""
 
-    plan: Plan = field(init=False)
+    plan: Any = field(init=False)
+    """Plan or BasePlan; loosely typed, since most tests know which they ran."""
     resources: dict[str, Registered] = field(default_factory=dict)
     finished: list[str] = field(default_factory=list)
     """URNs whose outputs were registered, once per time."""
     exports: dict[str, Any] = field(default_factory=dict)
+    outputs: dict[str, Any] = field(default_factory=dict)
+    """The exports as the engine gets them: what another stack reads."""
     warnings: list[str] = field(default_factory=list)
 
     def of(self, *types: str) -> list[Registered]:
@@ -111,7 +117,10 @@ class Run:
 
 
 class _Cloud(Mocks):
-    """Answers with the inputs and what the program reads from outputs."""
+    """Answers with the inputs and what the program reads from outputs. `stacks`: outputs by qualified name, for references."""
+
+    def __init__(self, stacks: Mapping[str, dict[str, Any]]) -> None:
+        self.stacks = stacks
 
     def call(self, args: MockCallArgs) -> tuple[dict[str, Any], None]:
         raise AssertionError(f"{args.token}: the program has no data sources, so that a preview needs no cloud")
@@ -125,6 +134,9 @@ class _Cloud(Mocks):
                 state["vpcConfig"] = {**state["vpcConfig"], "clusterSecurityGroupId": "sg-cluster"}
             case "aws:ec2/launchTemplate:LaunchTemplate":
                 state["latestVersion"] = 1
+            case "pulumi:pulumi:StackReference":
+                state["outputs"] = self.stacks[str(args.resource_id)]
+                return args.resource_id, state
             case "pulumi:index:Stash":
                 state["output"] = state["input"]
             case "aws:ec2/eip:Eip":
@@ -135,8 +147,8 @@ class _Cloud(Mocks):
 
 
 class _Recorder(MockMonitor):
-    def __init__(self, run: Run) -> None:
-        super().__init__(_Cloud())
+    def __init__(self, run: Run, stacks: Mapping[str, dict[str, Any]]) -> None:
+        super().__init__(_Cloud(stacks))
         self.run = run
 
     def RegisterResource(self, request: Any) -> Any:
@@ -159,6 +171,7 @@ class _Recorder(MockMonitor):
             replace_on_changes=tuple(request.replaceOnChanges),
             timeouts={key: value for key in ("create", "update", "delete") if (value := getattr(timeouts, key))},
             secrets=frozenset(secret_paths(inputs)),
+            protect=request.protect,
             replacement_trigger=plain(json_format.MessageToDict(request.replacement_trigger)),
             wire=str(request),
         )
@@ -167,6 +180,12 @@ class _Recorder(MockMonitor):
     def RegisterResourceOutputs(self, request: Any) -> empty_pb2.Empty:
         self.run.finished.append(request.urn)
         return empty_pb2.Empty()
+
+
+@functools.cache
+def run_base() -> Run:
+    """The shipped base."""
+    return run_program("base")
 
 
 def plain(value: Any) -> Any:
@@ -205,12 +224,18 @@ def run_program(
     *,
     secrets: Mapping[str, str] | None = None,
     placeholders: bool = True,
+    stacks: Mapping[str, dict[str, Any]] | None = None,
 ) -> Run:
-    """`__main__.py` for `stack` with the recipe `raw` (the stack file's unless given), as the engine would run it."""
+    """`__main__.py` for `stack` with the recipe `raw` (the stack file's unless given), as the engine would run it.
+
+    `stacks`: outputs of other stacks by qualified name; the shipped base's, as it is, unless given.
+    """
     raw = recipe_of(stack) if raw is None else raw
+    if stacks is None:
+        stacks = {BASE: run_base().outputs} if raw.get("foundation", {}).get("kind") == "base" else {}
     run = Run()
-    monitor = _Recorder(run)
-    set_mocks(monitor.mocks, project=PROJECT, stack=stack, monitor=monitor)
+    monitor = _Recorder(run, stacks)
+    set_mocks(monitor.mocks, project=PROJECT, stack=stack, monitor=monitor, organization="organization")
     values = {f"{PROJECT}:{RECIPE_KEY}": json.dumps(raw)} | {
         f"{PROJECT}:{key}": value for key, value in (secrets or {}).items()
     }
@@ -220,8 +245,11 @@ def run_program(
     environment = {"DYNAMO_RECIPES_PLACEHOLDERS": "1"} if placeholders else {}
 
     @functools.partial(pulumi.runtime.test)
-    def program() -> None:
+    def program() -> pulumi.Output[None]:
         runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
+        root = pulumi.runtime.get_root_resource()
+        assert isinstance(root, Stack)
+        return pulumi.Output.from_input(root.outputs).apply(run.outputs.update)
 
     with (
         mock.patch.dict(os.environ, environment | {"PULUMI_ERROR_OUTPUT_STRING": "true"}),
@@ -230,7 +258,8 @@ def run_program(
         if not placeholders:
             os.environ.pop("DYNAMO_RECIPES_PLACEHOLDERS", None)
         program()
-    run.plan = make_plan(stack, parse(raw), placeholders=True)
+    recipe = parse_any(raw)
+    run.plan = make_plan(stack, recipe, placeholders=True, base=read_base(recipe, ROOT / "stacks"))
     root = pulumi.runtime.get_root_resource()
     assert isinstance(root, Stack)
     run.exports = dict(root.outputs)

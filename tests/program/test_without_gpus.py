@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from recipe.constants import CPU_POOL, POOL_LABEL
+from recipe.constants import CPU_POOL, POOL_LABEL, STACK_LABEL
 from tests.program import test_contracts as contracts
 from tests.program import test_order as order
 from tests.program.conftest import STACK, changed
@@ -78,8 +78,8 @@ def test_the_mocker_has_no_device_plugins(mocker: Run) -> None:
 def test_every_pod_of_the_mocker_is_bound_to_the_cpu_pool(mocker: Run) -> None:
     labels = mocker.named("cpu-nodes").inputs["labels"]
     graph = mocker.only(GRAPH).inputs["spec"]["components"]
-    assert [part["podTemplate"]["spec"]["nodeSelector"] for part in graph] == [{POOL_LABEL: CPU_POOL}] * 3
-    assert labels == {POOL_LABEL: CPU_POOL}
+    assert labels == {POOL_LABEL: CPU_POOL, STACK_LABEL: mocker.plan.names.prefix}
+    assert [part["podTemplate"]["spec"]["nodeSelector"] for part in graph] == [labels] * 3
     assert not any("tolerations" in part["podTemplate"]["spec"] for part in graph)
 
 

@@ -61,7 +61,7 @@ class Generator:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.shipped = [stacks.load(stack).raw for stack in stacks.names()]
+        self.shipped = [stacks.load(stack).raw for stack in stacks.models()]
 
     def recipe(self) -> Any:
         made = copy.deepcopy(self.random.choice(self.shipped)) if self.random.random() < 0.5 else self.of(SCHEMA, "")

@@ -198,7 +198,7 @@ def test_workers_go_only_to_their_own_stacks_gpu_nodes(role: str) -> None:
 def test_the_frontend_goes_to_the_cpu_pool() -> None:
     planned = plan()
     spec = pod(planned.objects.graph, "frontend")
-    assert spec["nodeSelector"] == {POOL_LABEL: CPU_POOL}
+    assert spec["nodeSelector"] == {POOL_LABEL: CPU_POOL, STACK_LABEL: planned.names.prefix}
     assert spec["nodeSelector"].items() <= planned.cpu_pool.labels.items()
     assert "tolerations" not in spec
 

@@ -75,7 +75,7 @@ def test_each_job_runs_its_script_from_its_own_config_map(job: str) -> None:
 @pytest.mark.parametrize("job", JOBS)
 def test_jobs_run_on_the_cpu_pool_without_root(job: str) -> None:
     manifest: Manifest = getattr(objects(), job)
-    assert pod(manifest)["nodeSelector"] == {POOL_LABEL: CPU_POOL}
+    assert pod(manifest)["nodeSelector"] == {POOL_LABEL: CPU_POOL, STACK_LABEL: plan().names.prefix}
     assert "tolerations" not in pod(manifest), "a GPU node is not for this"
     assert pod(manifest)["securityContext"]["runAsNonRoot"] is True
     for container in [*pod(manifest).get("initContainers", []), *pod(manifest)["containers"]]:

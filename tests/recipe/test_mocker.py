@@ -98,7 +98,7 @@ def test_nothing_asks_for_a_gpu() -> None:
 def test_workers_go_to_the_cpu_pool_and_mount_nothing_but_the_model(role: str) -> None:
     made = twin()
     spec, container = pod(made.objects.graph, role), main(made.objects.graph, role)
-    assert spec["nodeSelector"] == {POOL_LABEL: CPU_POOL}
+    assert spec["nodeSelector"][POOL_LABEL] == CPU_POOL
     assert spec["nodeSelector"].items() <= made.cpu_pool.labels.items(), "else they stay Pending"
     assert [volume["name"] for volume in spec["volumes"]] == ["model-cache"], "nothing is compiled"
     assert container["resources"] == {"requests": {"cpu": "500m", "memory": "2Gi"}, "limits": {"memory": "2Gi"}}
