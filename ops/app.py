@@ -190,3 +190,17 @@ def rehearse(
     raise typer.Exit(
         run(given[0], settings or [], json_file=json_file, keep=keep, faults=faults, control_plane=control_plane)
     )
+
+
+@app.command("release-base", epilog=EPILOG)
+@command
+def release_base(
+    stack: Annotated[str, typer.Argument(help="The base: a stack whose recipe has `kind: base`.")],
+) -> None:
+    """Take the protection off a base that no stack refers to, so that `pulumi destroy` can take it away.
+
+    Asks the backend that `pulumi` is logged in to; refuses while a stack there refers to the base, and names it.
+    """
+    from ops.releasing import installed, release
+
+    release(stack, installed())
