@@ -45,11 +45,12 @@ _MARKS: Final = {"create": "+", "update": "~", "delete": "-"}
 class Watcher:
     """Shows what happens during one pulumi command, as the pretend cloud writes it into its journal.
 
-    A bar on a terminal, lines anywhere else; both with the virtual minute and what the stack costs an hour from then on.
+    A bar on a terminal, lines anywhere else; both with the virtual minute and what everything costs an hour from then on.
+    `since`: virtual seconds at which minutes begin to count.
     """
 
-    def __init__(self, folder: Path, rates: Rates, phase: Phase, total: int) -> None:
-        self._phase = phase
+    def __init__(self, folder: Path, rates: Rates, phase: Phase, total: int, *, since: float = 0.0) -> None:
+        self._phase, self._since = phase, since
         self._file, self._rates = folder / "journal.jsonl", rates
         self._screen = console()
         columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}"), TimeElapsedColumn())
@@ -94,12 +95,11 @@ class Watcher:
             self._done += entry["op"] in _MARKS
             found = charges(self._seen, self._rates)
             rate = usd_per_hour(found, entry["end"])
+            minute = (entry["end"] - self._since) / 60
             if line := _line(entry, self._rates, self._phase):
-                self._say(f"{entry['end'] / 60:6.1f} min  {line:<72}  ${rate:>7.2f}/h")
+                self._say(f"{minute:6.1f} min  {line:<72}  ${rate:>7.2f}/h")
             if self._bar and self._task is not None:
-                self._bar.update(
-                    self._task, completed=self._done, description=f"{entry['end'] / 60:.1f} min, ${rate:.2f}/h"
-                )
+                self._bar.update(self._task, completed=self._done, description=f"{minute:.1f} min, ${rate:.2f}/h")
 
     def _say(self, line: str) -> None:
         if self._bar:
@@ -170,7 +170,7 @@ def _report(outcome: Rehearsal) -> Iterator[RenderableType]:
         yield _left(outcome)
     if outcome.destroyed:
         yield Text(
-            f"\nLeft in the pretend cloud: {len(outcome.left) or 'nothing'} (of {created(outcome.journal)} created)",
+            f"\nLeft in the pretend cloud: {len(outcome.left) or 'nothing'} (of {created(outcome.journal) + (outcome.base.created if outcome.base else 0)} created)",
             style="bold",
         )
 
@@ -253,6 +253,10 @@ def _figures(outcome: Rehearsal, spent: float) -> Table:
             f"${spent:.2f} for up and destroy, without transfer and EFS I/O (${outcome.plan.cost.usd_once:.2f} per start)",
         )
     )
+    if base := outcome.base:
+        gone = "" if base.destroy_minutes is None else f", {base.destroy_minutes:.1f} min to destroy"
+        cost = f"${base.plan.cost.usd_per_hour:.2f} an hour beside, for all stacks on it"
+        rows.append((f"base, {base.plan.stack}", f"{base.up_minutes:.1f} min up before, once{gone}; {cost}"))
     rows.append(("this took really", f"{outcome.wall_seconds:.0f} s"))
     table = Table.grid(padding=(0, 2))
     for row in rows:

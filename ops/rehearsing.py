@@ -19,12 +19,13 @@ import yaml
 from ops import stacks
 from ops.charges import Rates, charges, short, usd, usd_per_hour
 from ops.exits import BAD_INPUT, FAILED, OK, CommandError
-from ops.planning import Planned, planned
+from ops.planning import planned
 from ops.rehearsal_view import Watcher, report
+from ops.releasing import release
 from ops.spans import Gpus, Span, created, gpus, spans
 from recipe.catalogue import DURATIONS, DURATIONS_DATE
 from recipe.config import RECIPE_KEY
-from recipe.plan import Plan
+from recipe.plan import BasePlan, Plan
 from rehearsal.cloud import report as cloud_report
 from rehearsal.cloud.faults import Faults
 from rehearsal.cloud.report import Left
@@ -37,12 +38,29 @@ if TYPE_CHECKING:
 
 
 @dataclass
+class BaseLife:
+    """What became of the base under a rehearsed stack: up before it, destroyed after it."""
+
+    plan: BasePlan
+    created: int = 0
+    up_minutes: float = 0.0
+    destroy_minutes: float | None = None
+    last: int = 0
+    """Sequence number of the last journal line of its `up`."""
+    until: float = 0.0
+    """Virtual seconds when it was up: the stack's own time begins."""
+    things: frozenset[tuple[str, str]] = frozenset()
+    """Type and id of what then existed."""
+
+
+@dataclass
 class Rehearsal:
-    """What came of it. Every figure is simulated."""
+    """What came of it. Every figure is simulated. On a base, they are the stack's own: its time begins when the base is up."""
 
     plan: Plan
     engine: Engine
     rates: Rates
+    base: BaseLife | None = None
     previewed: dict[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     """What went wrong, in the engine's words."""
@@ -124,9 +142,25 @@ class Rehearsal:
                 "as_of": DURATIONS_DATE,
                 "assumptions": [row.key for row in DURATIONS.values() if row.assumption],
             },
+            "base": self.base
+            and {
+                "stack": self.base.plan.stack,
+                "created": self.base.created,
+                "minutes_up": _rounded(self.base.up_minutes),
+                "minutes_destroy": _rounded(self.base.destroy_minutes),
+                "usd_per_hour": self.base.plan.cost.usd_per_hour,
+            },
             "wall_seconds": round(self.wall_seconds, 1),
             "control_plane": self.proof and self.proof.as_data(),
         }
+
+    def read(self, session: Session) -> None:
+        """Take over the journal as it is now, without what happened before the stack's own time began."""
+        lines, base = session.journal(), self.base
+        if base is not None:
+            shifted = ({**line, "start": line["start"] - base.until, "end": line["end"] - base.until} for line in lines)
+            lines = [line for line in shifted if line["seq"] > base.last]
+        self.journal = lines
 
 
 def _rounded(minutes: float | None) -> float | None:
@@ -143,24 +177,27 @@ def rehearse(
     control_plane: bool = False,
 ) -> int:
     """The whole life of a stack, after `control_plane` on a real one first. Returns the exit code."""
-    found = planned(stack, settings)
+    plan = planned(stack, settings).model
     _check_faults(faults)
     _check_writable(json_file)
     engine = ensure_engine()
     begun = time.monotonic()
-    outcome = Rehearsal(found.plan, engine, Rates.of(found.plan))
+    outcome = Rehearsal(plan, engine, Rates.of(plan), BaseLife(plan.base) if plan.base else None)
     typer.echo(
         f"Simulated: pulumi {engine.version} runs the program of {stack} against a pretend cloud. Nothing is created, nothing is paid."
     )
     if control_plane:
         from ops import control_plane as on_control_plane  # here alone: it brings the Kubernetes client
 
-        outcome.proof = on_control_plane.prove(found.plan)
+        outcome.proof = on_control_plane.prove(plan)
         on_control_plane.show(outcome.proof)
     with Session(keep=keep, faults=faults, engine=engine) as session:
         try:
-            _prepare(session, found, settings)
-            _live(session, outcome, destroy_after_failure=not keep)
+            _prepare(session, plan, settings)
+            if outcome.base is None:
+                _live(session, outcome, destroy_after_failure=not keep)
+            else:
+                _live_on(outcome.base, session, outcome, keep=keep)
             outcome.wall_seconds = time.monotonic() - begun
         except KeyboardInterrupt:
             if keep:
@@ -177,9 +214,9 @@ def rehearse(
     return OK if outcome.ok else FAILED
 
 
-def _prepare(session: Session, found: Planned, settings: list[str]) -> None:
+def _prepare(session: Session, plan: Plan, settings: list[str]) -> None:
     """Make the stack in the session, with `--set` in the session's copy of its file and a pretend token where one is wanted."""
-    stack = found.plan.stack
+    stack = plan.stack
     session.init_stack(stack)
     if settings:
         file = session.project / "stacks" / f"Pulumi.{stack}.yaml"
@@ -187,14 +224,52 @@ def _prepare(session: Session, found: Planned, settings: list[str]) -> None:
         key = next(key for key in (stacks.FULL_KEY, RECIPE_KEY) if key in document["config"])
         document["config"][key] = stacks.with_settings(document["config"][key], settings)
         file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
-    if found.plan.objects.token_secret is not None:
+    if plan.objects.token_secret is not None:
         # Through standard input: an argument would show in the process list, and this is how it is done with a real one.
         command = ["config", "set", "--secret", "--stack", stack, "hfToken"]
         session.run(command, input=REHEARSED_SECRET).expect("set a pretend token")
 
 
+def _live_on(base: BaseLife, session: Session, outcome: Rehearsal, *, keep: bool) -> None:
+    """The base, the stack's life on it, and the base's end."""
+    stack = base.plan.stack
+    typer.echo(f"\nup of the base, {stack}")
+    session.init_stack(stack)
+    with Watcher(session.cloud_folder, outcome.rates, "up", 0) as watch:
+        went = session.run(["up", "--yes", "--skip-preview", "--stack", stack], on_event=watch)
+    lines = session.journal()
+    base.created = created(lines)
+    base.last = max((line["seq"] for line in lines), default=0)
+    base.until = max((line["end"] for line in lines), default=0.0)
+    base.up_minutes = base.until / 60
+    base.things = frozenset((one.type, one.id) for one in left(session))
+    if went.ok:
+        _live(session, outcome, destroy_after_failure=not keep)
+        if outcome.destroyed and (beside := [one for one in outcome.left if (one.type, one.id) not in base.things]):
+            outcome.failures.append(f"destroy left {len(beside)} things of {outcome.plan.stack}: {beside[0].name} …")
+    else:
+        outcome.failures += _errors(f"up of the base {stack}", went)
+    if keep and outcome.failures:
+        return
+    began = max((line["end"] for line in session.journal()), default=0.0)
+    typer.echo(f"\nrelease and destroy of the base, {stack}")
+    try:
+        release(stack, lambda args: session.run(args).expect(f"run {args[0]} {args[1]}").stdout)
+    except CommandError as refused:  # what did not go is on the base
+        outcome.failures.append(str(refused))
+        return
+    with Watcher(session.cloud_folder, outcome.rates, "destroy", 0, since=began) as watch:
+        gone = session.run(["destroy", "--yes", "--skip-preview", "--stack", stack], on_event=watch)
+    base.destroy_minutes = (max((line["end"] for line in session.journal()), default=0.0) - began) / 60
+    outcome.destroyed = True
+    outcome.left = left(session)
+    if not gone.ok:
+        outcome.failures += _errors(f"destroy of the base {stack}", gone)
+
+
 def _live(session: Session, outcome: Rehearsal, *, destroy_after_failure: bool) -> None:
     stack = outcome.plan.stack
+    since = outcome.base.until if outcome.base else 0.0
     typer.echo("\npreview")
     previewed = session.run(["preview", "--stack", stack])
     outcome.previewed = previewed.changes
@@ -207,9 +282,9 @@ def _live(session: Session, outcome: Rehearsal, *, destroy_after_failure: bool) 
     typer.echo(f"  would create {total} resources (components and providers among them)")
 
     typer.echo("\nup")
-    with Watcher(session.cloud_folder, outcome.rates, "up", total) as watch:
+    with Watcher(session.cloud_folder, outcome.rates, "up", total, since=since) as watch:
         went = session.run(["up", "--yes", "--skip-preview", "--stack", stack], on_event=watch)
-    outcome.journal = session.journal()
+    outcome.read(session)
     outcome.up_ends = max((entry["seq"] for entry in outcome.journal), default=0)
     outcome.existed = dict(Counter(short(record["type"]) for record in session.cloud_objects()))
     if not went.ok:
@@ -221,10 +296,10 @@ def _live(session: Session, outcome: Rehearsal, *, destroy_after_failure: bool) 
             return
 
     typer.echo("\ndestroy")
-    with Watcher(session.cloud_folder, outcome.rates, "destroy", total) as watch:
+    with Watcher(session.cloud_folder, outcome.rates, "destroy", total, since=since) as watch:
         gone = session.run(["destroy", "--yes", "--skip-preview", "--stack", stack], on_event=watch)
     outcome.destroyed = True
-    outcome.journal = session.journal()
+    outcome.read(session)
     outcome.left = left(session)
     if not gone.ok:
         outcome.failures += _errors("destroy", gone)

@@ -196,6 +196,12 @@ def test_bad_input_is_refused_before_anything_is_started(
     assert "Next: " in result.stderr or "did you mean h100?" in result.stderr
 
 
+def test_a_base_alone_is_not_rehearsed_and_the_message_says_what_is(run: Run) -> None:
+    result = run("rehearse", "base")
+    assert result.exit_code == BAD_INPUT
+    assert "--set foundation.kind=base --set foundation.stack=base" in result.stderr
+
+
 @pytest.mark.parametrize("args", [(STACK,), ("--shell",)])
 def test_without_an_engine_and_a_way_to_build_one_the_message_says_what_to_install(
     run: Run, args: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
@@ -319,6 +325,42 @@ def test_a_rehearsal_goes_up_and_back_to_nothing_and_says_what_it_would_have_cos
     ):
         assert shown in ran.stdout
     assert ran.leftovers() == []
+
+
+ON_BASE = ("--set", "foundation.kind=base")
+
+
+@pytest.mark.engine
+def test_a_stack_on_a_base_is_rehearsed_with_its_base_around_it(start: Start) -> None:
+    ran = start(STACK, *ON_BASE)
+    assert ran.exit_code == OK, ran.stdout + ran.stderr
+    data = ran.data
+    assert (data["left"], data["left_resources"]) == (0, []), "the base goes as well"
+    assert data["base"]["stack"] == "base"
+    assert data["base"]["created"] > 40
+    assert data["created"] == data["deleted"] < 30, "the stack's own; the base's are counted beside"
+    assert min(span["start_minutes"] for span in data["timeline"]) == 0, "its time begins when the base is up"
+    assert data["minutes_to_ready"] < 30 < data["base"]["minutes_up"] + data["minutes_to_ready"]
+    assert data["usd_per_hour"] == pytest.approx(plan().cost.usd_per_hour, abs=0.3), "without what the base costs"
+    steps = ["up of the base, base", "preview", "up", "destroy", "release and destroy of the base, base"]
+    lines = [line for line in ran.stdout.splitlines() if line in steps]
+    assert lines == steps
+    assert "No stack refers to base" in ran.stdout
+
+
+@pytest.mark.engine
+@pytest.mark.slow
+def test_what_does_not_go_keeps_its_base_and_is_said(start: Start, tmp_path: Path) -> None:
+    faults = tmp_path / "faults.json"
+    faults.write_text(json.dumps({"faults": [{"op": "delete", "type": "Namespace", "times": None, "error": "no"}]}))
+    ran = start(STACK, *ON_BASE, "--faults", faults)
+    assert ran.exit_code == FAILED
+    assert "base is the base of qwen3-32b-disagg" in ran.stdout
+    assert data_left(ran) >= {"Namespace", "Cluster"}
+
+
+def data_left(ran: Ran) -> set[str]:
+    return {one["type"].rpartition(":")[2] for one in ran.data["left_resources"]}
 
 
 @pytest.mark.engine
