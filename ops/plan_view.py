@@ -169,7 +169,8 @@ def _first_token(plan: Plan) -> str:
     if found.minutes_to_first_token is None:
         return "not while paused"
     assumed = f"; {len(found.assumptions)} of the durations on its way are assumptions" if found.assumptions else ""
-    return f"first token about {found.minutes_to_first_token:.0f} minutes after `pulumi up` in an empty account (computed{assumed})"
+    where = "on the base, with the weights to download" if plan.base else "in an empty account"
+    return f"first token about {found.minutes_to_first_token:.0f} minutes after `pulumi up` {where} (computed{assumed})"
 
 
 def _workers(plan: Plan) -> Table:

@@ -115,7 +115,8 @@ def _steps(plan: Plan) -> Iterator[_Row]:
         # The namespace goes before the nodes its pods run on, hence comes after them.
         yield "claims", ("kubernetes.create", "kubernetes.create"), ("CPU nodes",)
         yield "weights", ("image.small", download), ("claims",)
-        yield "dry run of the graph", ("kubernetes.create", "image.small", "admission.job"), ("claims",)
+        dry_run = ("kubernetes.create", "kubernetes.create", "image.small", "admission.job")
+        yield "dry run of the graph", dry_run, ("CPU nodes",)
     if plan.paused:
         return
     everything: tuple[str, ...] = ("weights", "dry run of the graph", "claims")

@@ -11,6 +11,7 @@ from ops.variants import of_stack
 from recipe import catalogue
 from recipe.timeline import Timeline, timeline, warnings
 from tests.recipe.samples import AGG_WORKERS, plan
+from tests.recipe.test_base import on_base
 
 BIG = "Qwen/Qwen3-235B-A22B-FP8"
 
@@ -103,3 +104,9 @@ def test_what_rests_on_assumptions_is_named() -> None:
     assumed = timeline(plan()).assumptions
     assert "node.gpu.ready" in assumed
     assert "Cluster.create" not in assumed, "that one has a log behind it"
+
+
+def test_on_a_base_nothing_of_the_foundation_is_waited_for() -> None:
+    taken, own = timeline(on_base()), timeline(plan())
+    assert {"EKS control plane", "platform"} <= {step.name for step in own.steps} - {step.name for step in taken.steps}
+    assert 10 < minutes(own) - minutes(taken) < 20, "the control plane alone takes ten minutes"
