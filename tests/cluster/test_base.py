@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import pytest
@@ -20,8 +19,12 @@ from rehearsal.cluster.trial import Trial
 from tests.cluster.conftest import MakeTrial
 
 _STACKS = [one.stack for one in each_stack()]
-# Each stack once, beside another one; and a stack beside a second deployment of itself.
-PAIRS = [*itertools.pairwise(_STACKS), (_STACKS[-1], _STACKS[-1])]
+# Each engine beside another one, and a stack beside a second deployment of itself.
+PAIRS = [
+    ("qwen3-32b-disagg", "qwen3-235b-a22b-fp8-disagg"),
+    ("mocker-cpu", "qwen3-32b-fp8-agg"),
+    ("qwen3-32b-disagg", "qwen3-32b-disagg"),
+]
 
 
 def on_base(stack: str, name: str, *settings: str) -> Plan:
@@ -99,10 +102,16 @@ def test_no_name_of_one_stack_is_a_name_of_another() -> None:
             key = (one["kind"], metadata.get("namespace", ""), metadata["name"])
             assert key not in seen, f"{key} of {plan.stack} is also {seen[key]}'s"
             seen[key] = plan.stack
-        names = plan.names
-        for name in (names.cpu_node_group, names.gpu_node_group, names.cpu_launch_template, names.gpu_launch_template):
-            assert ("aws", "", name) not in seen, f"{name} of {plan.stack} is also {seen.get(('aws', '', name))}'s"
-            seen["aws", "", name] = plan.stack
+        for kind in (
+            "cpu_node_group",
+            "gpu_node_group",
+            "cpu_launch_template",
+            "gpu_launch_template",
+            "placement_group",
+        ):
+            key = (kind.partition("_")[2], "", getattr(plan.names, kind))
+            assert key not in seen, f"{key} of {plan.stack} is also {seen[key]}'s"
+            seen[key] = plan.stack
 
 
 def test_every_stack_on_a_base_is_rendered_for_its_own_nodes(stage: MakeTrial) -> None:
