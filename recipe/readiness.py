@@ -49,7 +49,7 @@ def readiness_job(context: RenderContext, graph: Manifest) -> tuple[Manifest, Ma
         context,
         JobSpec(
             purpose="readiness",
-            modules=("readiness", "kube"),
+            modules=("readiness", "endpoint", "kube"),
             env={
                 "NAMESPACE": names.namespace,
                 "GRAPH": names.graph,

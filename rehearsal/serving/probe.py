@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 PROMPT: Final = "Say hello."
 _SAMPLE: Final = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
@@ -26,6 +26,8 @@ class Answer:
     """What came back. Times are simulated."""
 
     text: str
+    prompt_tokens: int
+    """As the frontend counted them; 0 where it did not say."""
     tokens: int
     """Pieces of text that were streamed, one token each."""
     ttft_ms: float
@@ -55,6 +57,7 @@ def ask(url: str, model: str, prompt: str = PROMPT, *, tokens: int = 16, timeout
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": tokens,
         "stream": True,
+        "stream_options": {"include_usage": True},
         "ignore_eos": True,
     }
     place = urllib.parse.urlsplit(url)
@@ -65,16 +68,18 @@ def ask(url: str, model: str, prompt: str = PROMPT, *, tokens: int = 16, timeout
         response = connection.getresponse()
         if response.status != http.HTTPStatus.OK:
             raise NoAnswer(f"{url}: {response.status} {response.read(500).decode(errors='replace')}")
-        pieces = [(time.monotonic(), text) for text in _pieces(response)]
+        events = [(time.monotonic(), event) for event in _events(response)]
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise NoAnswer(f"{url}: {error or type(error).__name__}") from None
     finally:
         connection.close()
+    pieces = [(at, text) for at, event in events for text in _texts(event)]
     if not pieces:
         raise NoAnswer(f"{url}: the stream held no text")
     times = [at for at, _ in pieces]
     return Answer(
         text="".join(text for _, text in pieces),
+        prompt_tokens=max((event.get("usage") or {}).get("prompt_tokens", 0) for _, event in events),
         tokens=len(pieces),
         ttft_ms=(times[0] - began) * 1000,
         itl_ms=(times[-1] - times[0]) / (len(times) - 1) * 1000 if len(times) > 1 else None,
@@ -82,7 +87,7 @@ def ask(url: str, model: str, prompt: str = PROMPT, *, tokens: int = 16, timeout
     )
 
 
-def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:
+def _events(response: http.client.HTTPResponse) -> Iterator[dict[str, Any]]:
     for raw in response:
         line = raw.decode().strip()
         if not line.startswith("data:") or line == "data: [DONE]":
@@ -90,10 +95,14 @@ def _pieces(response: http.client.HTTPResponse) -> Iterator[str]:
         event = json.loads(line.removeprefix("data:"))
         if "error" in event:
             raise NoAnswer(str(event["error"]))
-        for choice in event.get("choices") or ():
-            delta = choice.get("delta") or {}
-            if text := delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"):
-                yield text
+        yield event
+
+
+def _texts(event: dict[str, Any]) -> Iterator[str]:
+    for choice in event.get("choices") or ():
+        delta = choice.get("delta") or {}
+        if text := delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"):
+            yield text
 
 
 def scrape(url: str, timeout_seconds: float = 10) -> list[Sample]:
