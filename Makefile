@@ -15,6 +15,9 @@ help: ## this list
 
 setup: ## make .venv from the pinned requirements (does nothing when it is up to date)
 	@if $(WANTED) | cmp -s - .venv/made-from.txt && $(PY) -c '' 2>/dev/null; then exit 0; fi; \
+	if [ -L .venv ]; then \
+	  echo "make setup: .venv is a link to $$(readlink .venv), an environment that somebody else may be using; it is not made anew from here" >&2; \
+	  echo "Next: set it up where it belongs, or remove the link to have one of your own" >&2; exit 1; fi; \
 	for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
