@@ -15,10 +15,11 @@ import typer
 from recipe.plan import Plan
 from recipe.scripts.endpoint import Endpoint
 from recipe.scripts.kube import Unreachable
+from recipe.scripts.metrics import scrape
 from rehearsal.cloud import rules
 from rehearsal.errors import SetupError
 from rehearsal.serving import Answer, Facts, Serving, ask, ensure_environment, serve
-from rehearsal.serving.probe import ADMISSIONS, NoAnswer, scrape
+from rehearsal.serving.probe import ADMISSIONS, NoAnswer
 
 PROMPT: Final = (
     " ".join(f"Item {number} costs {number * 7 % 100} dollars." for number in range(200)) + " What is the sum?"
@@ -80,7 +81,7 @@ def serve_and_ask(plan: Plan, objects: Iterable[Mapping[str, Any]]) -> Served | 
     try:
         with serve(graph, Facts(Facts.of(plan).gpu, configs)) as serving:
             served = _asked(serving)
-    except (SetupError, NoAnswer, OSError) as error:
+    except (SetupError, NoAnswer, Unreachable) as error:
         served = Served(failure=f"serving failed: {getattr(error, 'message', error)}")
         typer.echo(f"  {served.failure}", err=True)
     else:

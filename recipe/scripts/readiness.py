@@ -1,5 +1,7 @@
 """Waits until the graph answers a chat completion, and gives up with the reason as soon as it is certain that it never will.
 
+Of a disaggregated graph on GPUs it then looks how the KV cache travels (`kv_path`).
+
 Exit codes: 0 it answered, 1 it never will, 2 wrongly started, 3 the deadline passed.
 """
 
@@ -10,6 +12,7 @@ from typing import Any
 
 from recipe.scripts.endpoint import COMPLETION_TIMEOUT_SECONDS, Endpoint
 from recipe.scripts.kube import Kube, Unreachable, finish, say, setting
+from recipe.scripts.kv_path import KvPath
 
 POLL_SECONDS = 5.0
 REPORT_SECONDS = 60.0
@@ -164,16 +167,37 @@ class Watch:
         took = time.monotonic() - started
         if trouble is None:
             slow = "; slow: look for LIBFABRIC in the workers' logs" if took > SLOW_COMPLETION_SECONDS else ""
-            finish(
-                0,
-                f"{self.endpoint.model} answers at {self.endpoint.url} (first completion after {took:.1f} s{slow})",
+            answers = (
+                f"{self.endpoint.model} answers at {self.endpoint.url} (first completion after {took:.1f} s{slow})"
             )
+            finish(0, "\n".join([answers, *self.check_kv()]))
         self.completions_failed += 1
         if self.completions_failed >= self.completion_attempts:
             self.give_up(
                 1, f"everything is ready, but {self.completions_failed} chat completions failed; last: {trouble}"
             )
         return f"chat completion {self.completions_failed} of {self.completion_attempts}: {trouble}"
+
+    def check_kv(self) -> list[str]:
+        """What is known of the way the KV cache takes, for the message. Ends the process where it is the wrong one."""
+        backend = setting("KV_BACKEND", "")
+        if not backend:
+            return []
+        say("looking how KV travels")
+        path = KvPath(
+            self.kube,
+            self.namespace,
+            self.endpoint,
+            engine=setting("KV_ENGINE"),
+            backend=backend,
+            words=int(setting("KV_PROMPT_WORDS")),
+            rounds=int(setting("KV_ROUNDS")),
+            seconds=min(float(setting("KV_SECONDS")), max(0.0, self.deadline - time.monotonic())),
+        )
+        wrong, known = path.check(self.pods())
+        if wrong is not None:
+            self.give_up(1, wrong)
+        return [known, *(f"warning: {warning}" for warning in path.warnings)]
 
     # ── saying so ────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import http.client
 import json
-import re
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 PROMPT: Final = "Say hello."
-_SAMPLE: Final = re.compile(r"^(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})? (?P<value>\S+)")
-_LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
-REQUESTS: Final = "dynamo_component_requests_total"
-"""A worker's counter of requests it took on (seen with 1.6.1)."""
 ADMISSIONS: Final = "dynamo_frontend_router_admission_received_total"
 """The frontend's count of requests that a router sent to prefill or decode workers; the kv router has it."""
 
@@ -35,15 +29,6 @@ class Answer:
     itl_ms: float | None
     """Mean time between two pieces; None for a single one."""
     total_ms: float
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One line of a metrics page."""
-
-    name: str
-    labels: dict[str, str]
-    value: float
 
 
 class NoAnswer(Exception):
@@ -103,17 +88,3 @@ def _texts(event: dict[str, Any]) -> Iterator[str]:
         delta = choice.get("delta") or {}
         if text := delta.get("content") or delta.get("reasoning_content") or delta.get("reasoning"):
             yield text
-
-
-def scrape(url: str, timeout_seconds: float = 10) -> list[Sample]:
-    """A metrics page. OSError where it does not answer."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=timeout_seconds) as answer:
-        return list(parse(answer.read().decode()))
-
-
-def parse(text: str) -> Iterator[Sample]:
-    """Samples of Prometheus' text format."""
-    for line in text.splitlines():
-        if found := _SAMPLE.match(line):
-            yield Sample(found["name"], dict(_LABEL.findall(found["labels"] or "")), float(found["value"]))

@@ -17,11 +17,12 @@ from typing import Final
 import psutil
 
 from recipe.plan import Manifest, Plan
+from recipe.scripts.metrics import REQUESTS, scrape, total
 from rehearsal.engine.progress import Reporter
 from rehearsal.errors import SetupError
 from rehearsal.serving.commands import DATABASE, Commands, Facts, Pool, commands, database_version, model_arg
 from rehearsal.serving.environment import ensure_environment, model_folder
-from rehearsal.serving.probe import REQUESTS, NoAnswer, ask, scrape
+from rehearsal.serving.probe import NoAnswer, ask
 from rehearsal.supervising import Supervised, free_ports
 from rehearsal.watch import held_signals
 
@@ -45,14 +46,8 @@ class Worker:
     metrics_url: str
 
     def requests(self) -> int:
-        """How many requests it has taken on."""
-        return round(
-            sum(
-                one.value
-                for one in scrape(self.metrics_url)
-                if one.name == REQUESTS and one.labels.get("dynamo_endpoint") == "generate"
-            )
-        )
+        """How many requests it has taken on. Raises Unreachable."""
+        return round(total(scrape(self.metrics_url), REQUESTS, dynamo_endpoint="generate") or 0)
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ class Serving:
         return frontends | {worker.name: worker.metrics_url for worker in self.workers}
 
     def requests(self) -> dict[str, int]:
-        """How many requests each worker has taken on, by name."""
+        """How many requests each worker has taken on, by name. Raises Unreachable."""
         return {worker.name: worker.requests() for worker in self.workers}
 
     def memory_mib(self) -> float:
