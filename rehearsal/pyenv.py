@@ -167,6 +167,7 @@ def _install(environment: PythonEnvironment, python: str, folder: Path, progress
         "--no-input",
     ]
     install += ["install", "--no-deps", "--require-hashes", "--only-binary=:all:", "--progress-bar=off"]
+    install += ["--retries=3"]  # without a network that is seconds, and a rehearsal goes on without
     step(
         [*install, "-r", environment.lock],
         f"{environment.title}: fetching and installing packages, once",
