@@ -73,7 +73,7 @@ def prepare(*, wanted: bool | None) -> bool:
 
 def serve_and_ask(plan: Plan, objects: Iterable[Mapping[str, Any]]) -> Served | None:
     """Serve the graph among the pretend cloud's `objects`; None where there is none (paused)."""
-    graph, configs = in_cloud(objects)
+    graph, configs = in_cloud(objects, plan.objects.graph["metadata"])
     if graph is None:
         return None
     typer.echo("\nserving (simulated): Dynamo's own frontend and router on this machine, mock engines instead of GPUs")
@@ -91,14 +91,21 @@ def serve_and_ask(plan: Plan, objects: Iterable[Mapping[str, Any]]) -> Served | 
     return served
 
 
-def in_cloud(objects: Iterable[Mapping[str, Any]]) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
-    """The graph, and every ConfigMap by name."""
+def in_cloud(
+    objects: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]
+) -> tuple[dict[str, Any] | None, dict[str, dict[str, Any]]]:
+    """The graph with the name and namespace of the metadata `wanted`, and that namespace's ConfigMaps by name."""
     graph, configs = None, {}
     for record in objects:
-        if record["type"] == rules.DGD:
+        if record["type"] not in (rules.DGD, rules.CONFIG_MAP):
+            continue
+        metadata = record["inputs"]["metadata"]
+        if metadata.get("namespace") != wanted["namespace"]:
+            continue  # another stack's, on the same base
+        if record["type"] == rules.CONFIG_MAP:
+            configs[metadata["name"]] = dict(record["inputs"])
+        elif metadata["name"] == wanted["name"]:
             graph = dict(record["inputs"])
-        elif record["type"] == rules.CONFIG_MAP:
-            configs[record["inputs"]["metadata"]["name"]] = dict(record["inputs"])
     return graph, configs
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,28 +102,31 @@ def test_the_keys_for_scripts_are_marked_simulated() -> None:
 
 
 def test_the_graph_and_its_config_maps_are_taken_from_the_cloud_as_it_is() -> None:
-    graph = {"metadata": {"name": "g"}, "spec": {}}
-    config = {"metadata": {"name": "c"}, "data": {}}
+    def graph(name: str, namespace: str) -> dict[str, Any]:
+        return {"type": rules.DGD, "inputs": {"metadata": {"name": name, "namespace": namespace}, "spec": {}}}
+
+    config = {"metadata": {"name": "c", "namespace": "ours"}, "data": {}}
     records = [
         {"type": rules.CLUSTER, "inputs": {}},
         {"type": rules.CONFIG_MAP, "inputs": config},
-        {"type": rules.DGD, "inputs": graph},
+        graph("g", "ours"),
+        graph("g", "another-stack-on-the-same-base"),
+        {"type": rules.CONFIG_MAP, "inputs": {"metadata": {"name": "c", "namespace": "elsewhere"}, "data": {"x": "y"}}},
     ]
-    assert in_cloud(records) == (graph, {"c": config})
-    assert in_cloud(records[:2])[0] is None
-    assert serve_and_ask(planned(STACK, []).plan, records[:1]) is None, "paused: there is nothing to serve"
+    wanted = {"name": "g", "namespace": "ours"}
+    assert in_cloud(records, wanted) == (records[2]["inputs"], {"c": config})
+    assert in_cloud(records[:2], wanted)[0] is None
+    assert serve_and_ask(planned(STACK, []).model, records[:1]) is None, "paused: there is nothing to serve"
 
 
 def test_what_does_not_start_is_a_failure_of_the_rehearsal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    @contextmanager
-    def broken(*_: Any) -> Iterator[None]:
+    def broken(*_: Any) -> None:
         raise SetupError("frontend-0 ended: unrecognized arguments: --nonsense", "run this again")
-        yield
 
     monkeypatch.setattr(serving, "serve", broken)
-    made = planned(STACK, []).plan
+    made = planned(STACK, []).model
     served = serve_and_ask(made, [{"type": rules.DGD, "inputs": made.objects.graph}])
     assert served is not None
     assert served.failure == "serving failed: frontend-0 ended: unrecognized arguments: --nonsense"

@@ -13,6 +13,7 @@ import pytest
 
 from recipe.plan import Manifest, Plan
 from recipe.scripts import kv_path
+from recipe.scripts.metrics import REQUESTS
 from tests.recipe.samples import AGG_WORKERS, MOCKER, plan
 from tests.recipe.scripts_support import Ended, Reply, Request, Server, run_job, serve
 from tests.recipe.test_scripts_readiness import MODELS, READY
@@ -49,8 +50,8 @@ class Pretend:
         lines = ["# HELP nothing here", "up 1"]
         if self.counts_requests:
             lines += [
-                f'{kv_path.REQUESTS}{{dynamo_endpoint="generate",worker_id="a b"}} {self.requests}',
-                f'{kv_path.REQUESTS}{{dynamo_endpoint="worker_kv_query",worker_id="a b"}} 7',
+                f'{REQUESTS}{{dynamo_endpoint="generate",worker_id="a b"}} {self.requests}',
+                f'{REQUESTS}{{dynamo_endpoint="worker_kv_query",worker_id="a b"}} 7',
             ]
         if self.nixl:
             lines.append(f'{self.nixl}{{agent_name="x"}} {self.moved}')
