@@ -8,13 +8,16 @@ WANTED = { echo "$(CURDIR)"; cat $(PINS); }
 # A caller's flags and settings must not change what the tests see.
 PYTEST := $(PY) -m pytest
 
-.PHONY: help setup engine control-plane lint format test test-cluster test-all rehearse benchmark lock clean
+.PHONY: help setup engine control-plane serving lint format test test-cluster test-serving test-all rehearse benchmark lock lock-serving clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## make .venv from the pinned requirements (does nothing when it is up to date)
 	@if $(WANTED) | cmp -s - .venv/made-from.txt && $(PY) -c '' 2>/dev/null; then exit 0; fi; \
+	if [ -L .venv ]; then \
+	  echo "make setup: .venv is a link to $$(readlink .venv), an environment that somebody else may be using; it is not made anew from here" >&2; \
+	  echo "Next: set it up where it belongs, or remove the link to have one of your own" >&2; exit 1; fi; \
 	for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11; do \
 	  if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 	done; \
@@ -37,6 +40,9 @@ engine: setup ## find or build the Pulumi engine (about 7 minutes the first time
 control-plane: setup ## build Kubernetes' API server, controllers and scheduler, etcd and kwok (up to 20 minutes, the first time)
 	@$(PY) -m rehearsal.cluster
 
+serving: setup ## set up Dynamo's frontend and mock engine in an environment of their own (1.3 GB, about 2 minutes, the first time)
+	@$(PY) -m rehearsal.serving
+
 lint: setup ## formatting, lint and types
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
@@ -52,10 +58,13 @@ test: lint engine ## lint and all tests except the slow ones
 test-cluster: control-plane ## what is rendered, on a real control plane with pretended nodes: accepted, placed, running
 	@$(PYTEST) tests/cluster
 
-test-all: lint engine control-plane ## every tier there is
+test-serving: serving ## of these, what runs Dynamo's own frontend and router with mock engines
+	@$(PYTEST) tests/serving
+
+test-all: lint engine control-plane serving ## every tier there is
 	@$(PYTEST)
 
-rehearse: setup ## run the whole life of STACK on the real engine against a pretend cloud (default STACK=qwen3-32b-disagg)
+rehearse: setup ## run the whole life of STACK on the real engine against a pretend cloud, tokens included (STACK=qwen3-32b-disagg; SERVE=0 without)
 	@$(PY) -m ops rehearse $(STACK)
 
 benchmark: engine control-plane ## measure plan, preview, rehearsal and control plane (20 minutes); writes docs/benchmarks.md
@@ -66,6 +75,9 @@ lock: setup ## pin the newest fitting version of what requirements*.txt bring al
 	"$$work"/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt && \
 	{ sed -n '/^#/p' requirements.lock; "$$work"/bin/python -m pip freeze | tr 'A-Z_' 'a-z-' | sort; } > "$$work"/lock && \
 	cp "$$work"/lock requirements.lock
+
+lock-serving: setup ## pin the newest fitting version of what rehearsal/serving/requirements.in brings along
+	@$(PY) -m rehearsal.lock rehearsal/serving/requirements.in rehearsal/serving/requirements.lock
 
 clean: ## remove .venv and the tools' caches (a built engine stays: see `python -m rehearsal.engine --help`)
 	@rm -rf .venv .cache .hypothesis .pytest_cache

@@ -159,6 +159,16 @@ def rehearse(
             help="First put every object and pod on a real Kubernetes API server and scheduler (built on the first run, up to 20 minutes).",
         ),
     ] = False,
+    serve: Annotated[
+        bool | None,
+        typer.Option(
+            "--serve/--no-serve",
+            envvar="SERVE",
+            show_envvar=False,
+            help="End `up` with tokens: the graph served on this machine by Dynamo's own frontend, with mock engines (1.3 GB, set up once). "
+            "Without either, where it can be set up; SERVE=0 in the environment is --no-serve.",
+        ),
+    ] = None,
     in_shell: Annotated[
         bool,
         typer.Option("--shell", help="A shell in which plain `pulumi up -s STACK` works against the pretend cloud."),
@@ -188,7 +198,15 @@ def rehearse(
     if in_shell:
         raise typer.Exit(shell(given, folder=folder, keep=keep, faults=faults))
     raise typer.Exit(
-        run(given[0], settings or [], json_file=json_file, keep=keep, faults=faults, control_plane=control_plane)
+        run(
+            given[0],
+            settings or [],
+            json_file=json_file,
+            keep=keep,
+            faults=faults,
+            control_plane=control_plane,
+            serve=serve,
+        )
     )
 
 

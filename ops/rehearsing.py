@@ -35,6 +35,7 @@ from rehearsal.session import REHEARSED_SECRET, Result, Session
 
 if TYPE_CHECKING:
     from ops.control_plane import Proof
+    from ops.serving import Served
 
 
 @dataclass
@@ -74,6 +75,8 @@ class Rehearsal:
     wall_seconds: float = 0.0
     proof: Proof | None = None
     """What a real control plane said, where it was asked."""
+    served: Served | None = None
+    """What the graph answered, where it was served."""
 
     @property
     def ok(self) -> bool:
@@ -152,6 +155,7 @@ class Rehearsal:
             },
             "wall_seconds": round(self.wall_seconds, 1),
             "control_plane": self.proof and self.proof.as_data(),
+            "serving": self.served and self.served.as_data(),
         }
 
     def read(self, session: Session) -> None:
@@ -175,12 +179,17 @@ def rehearse(
     keep: bool,
     faults: Path | None,
     control_plane: bool = False,
+    serve: bool | None = None,
 ) -> int:
-    """The whole life of a stack, after `control_plane` on a real one first. Returns the exit code."""
+    """The whole life of a stack, after `control_plane` on a real one first. Returns the exit code.
+
+    `serve`: whether what is up also answers (ops.serving); None does so where it can be set up.
+    """
     plan = planned(stack, settings).model
     _check_faults(faults)
     _check_writable(json_file)
     engine = ensure_engine()
+    serving = serve is not False and not plan.paused and _prepare_serving(serve)
     begun = time.monotonic()
     outcome = Rehearsal(plan, engine, Rates.of(plan), BaseLife(plan.base) if plan.base else None)
     typer.echo(
@@ -195,9 +204,9 @@ def rehearse(
         try:
             _prepare(session, plan, settings)
             if outcome.base is None:
-                _live(session, outcome, destroy_after_failure=not keep)
+                _live(session, outcome, destroy_after_failure=not keep, serve=serving)
             else:
-                _live_on(outcome.base, session, outcome, keep=keep)
+                _live_on(outcome.base, session, outcome, keep=keep, serve=serving)
             outcome.wall_seconds = time.monotonic() - begun
         except KeyboardInterrupt:
             if keep:
@@ -230,7 +239,13 @@ def _prepare(session: Session, plan: Plan, settings: list[str]) -> None:
         session.run(command, input=REHEARSED_SECRET).expect("set a pretend token")
 
 
-def _live_on(base: BaseLife, session: Session, outcome: Rehearsal, *, keep: bool) -> None:
+def _prepare_serving(wanted: bool | None) -> bool:
+    from ops import serving  # only then: nobody else waits for what it imports
+
+    return serving.prepare(wanted=wanted)
+
+
+def _live_on(base: BaseLife, session: Session, outcome: Rehearsal, *, keep: bool, serve: bool) -> None:
     """The base, the stack's life on it, and the base's end."""
     stack = base.plan.stack
     typer.echo(f"\nup of the base, {stack}")
@@ -244,7 +259,7 @@ def _live_on(base: BaseLife, session: Session, outcome: Rehearsal, *, keep: bool
     base.up_minutes = base.until / 60
     base.things = frozenset((one.type, one.id) for one in left(session))
     if went.ok:
-        _live(session, outcome, destroy_after_failure=not keep)
+        _live(session, outcome, destroy_after_failure=not keep, serve=serve)
         if outcome.destroyed and (beside := [one for one in outcome.left if (one.type, one.id) not in base.things]):
             outcome.failures.append(f"destroy left {len(beside)} things of {outcome.plan.stack}: {beside[0].name} …")
     else:
@@ -267,7 +282,7 @@ def _live_on(base: BaseLife, session: Session, outcome: Rehearsal, *, keep: bool
         outcome.failures += _errors(f"destroy of the base {stack}", gone)
 
 
-def _live(session: Session, outcome: Rehearsal, *, destroy_after_failure: bool) -> None:
+def _live(session: Session, outcome: Rehearsal, *, destroy_after_failure: bool, serve: bool) -> None:
     stack = outcome.plan.stack
     since = outcome.base.until if outcome.base else 0.0
     typer.echo("\npreview")
@@ -294,6 +309,12 @@ def _live(session: Session, outcome: Rehearsal, *, destroy_after_failure: bool) 
         if not destroy_after_failure:
             outcome.left = left(session)
             return
+    elif serve:
+        from ops import serving
+
+        outcome.served = serving.serve_and_ask(outcome.plan, session.cloud_objects())
+        if outcome.served is not None and outcome.served.failure is not None:
+            outcome.failures.append(outcome.served.failure)
 
     typer.echo("\ndestroy")
     with Watcher(session.cloud_folder, outcome.rates, "destroy", total, since=since) as watch:

@@ -12,6 +12,7 @@ from recipe.constants import GRAPH_LABEL
 from recipe.context import RenderContext
 from recipe.jobs import JobSpec, account, build_job
 from recipe.names import digest
+from recipe.placement import context_tokens
 from recipe.plan import Late, Manifest
 
 ACCOUNT: Final = "graph-readiness"
@@ -25,17 +26,41 @@ CRASH_RESTARTS: Final = 3
 """Restarts of a container after which it is taken to crash for good."""
 COMPLETION_ATTEMPTS: Final = 5
 """Chat completions to try once everything is ready: a disaggregated graph can be ready and yet hang (ai-dynamo/dynamo#11914)."""
+KV_PROMPT_WORDS: Final = 2200
+"""Length of the prompts that show how KV travels: at least 2,000 tokens, half a gigabyte of cache for Qwen3-32B."""
+KV_ROUNDS: Final = 5
+"""How often as many of them are sent as there are workers, until each had one."""
+KV_SECONDS: Final = 300
+"""For all of that: over TCP one of them alone takes about 100 (facts/dynamo.md §5.2)."""
 
 
 def readiness_account(context: RenderContext) -> tuple[Manifest, Manifest, Manifest]:
-    """May read this graph, and list the pods and events of this namespace."""
+    """May read this graph, list the pods and events of this namespace, and read logs where KV travels between pods."""
     graph = {
         "apiGroups": ["nvidia.com"],
         "resources": ["dynamographdeployments"],
         "resourceNames": [context.names.graph],
         "verbs": ["get"],
     }
-    return account(context, ACCOUNT, [graph, {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list"]}])
+    rules = [graph, {"apiGroups": [""], "resources": ["pods", "events"], "verbs": ["list"]}]
+    if _kv_settings(context):
+        # The workers' names are not known before they run, so it is all logs of the namespace.
+        rules.append({"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]})
+    return account(context, ACCOUNT, rules)
+
+
+def _kv_settings(context: RenderContext) -> dict[str, str]:
+    """What `recipe/scripts/kv_path.py` is told; empty where no KV travels between pods."""
+    if context.recipe.mode == "agg" or context.gpu is None:
+        return {}
+    shortest = min(context_tokens(context.recipe, context.model, role) for role in context.recipe.workers)
+    return {
+        "KV_ENGINE": context.recipe.engine,
+        "KV_BACKEND": context.recipe.serving.kv_transfer.backend.upper(),
+        "KV_PROMPT_WORDS": str(min(KV_PROMPT_WORDS, shortest // 2)),
+        "KV_ROUNDS": str(KV_ROUNDS),
+        "KV_SECONDS": str(KV_SECONDS),
+    }
 
 
 def readiness_job(context: RenderContext, graph: Manifest) -> tuple[Manifest, Manifest]:
@@ -49,7 +74,7 @@ def readiness_job(context: RenderContext, graph: Manifest) -> tuple[Manifest, Ma
         context,
         JobSpec(
             purpose="readiness",
-            modules=("readiness", "kube"),
+            modules=("readiness", "kv_path", "endpoint", "metrics", "kube"),
             env={
                 "NAMESPACE": names.namespace,
                 "GRAPH": names.graph,
@@ -61,7 +86,8 @@ def readiness_job(context: RenderContext, graph: Manifest) -> tuple[Manifest, Ma
                 "IMAGE_GRACE_SECONDS": str(IMAGE_GRACE_SECONDS),
                 "CRASH_RESTARTS": str(CRASH_RESTARTS),
                 "COMPLETION_ATTEMPTS": str(COMPLETION_ATTEMPTS),
-            },
+            }
+            | _kv_settings(context),
             cpu="100m",
             memory="128Mi",
             deadline_seconds=context.recipe.serving.ready_timeout_minutes * 60,

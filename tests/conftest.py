@@ -1,5 +1,6 @@
 """Fixtures of all tiers. The engine's own are here as well, because several rooms use it."""
 
+import os
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ import pytest
 
 from rehearsal.engine import Engine, ensure_engine
 from rehearsal.session import Session
+
+# Rehearsals of the tests leave serving out, unless one asks for it: only tests/serving may need 1.3 GB.
+os.environ["SERVE"] = "0"
 
 PULUMI_YAML = """\
 name: plain

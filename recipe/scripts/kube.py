@@ -9,6 +9,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -42,6 +44,11 @@ class Kube:
         headers = {"Authorization": f"Bearer {(self.account / 'token').read_text().strip()}"}
         return call(method, self.base + path, body, headers, timeout_seconds, self.tls)
 
+    def text(self, path: str, timeout_seconds: float = 30) -> Iterator[str]:
+        """The lines of an answer that is no JSON, such as a log. Raises Unreachable, also for another status than 200."""
+        headers = {"Authorization": f"Bearer {(self.account / 'token').read_text().strip()}"}
+        return fetch(self.base + path, headers, timeout_seconds, self.tls)
+
 
 def call(
     method: str,
@@ -62,6 +69,19 @@ def call(
         return error.code, _decode(error.read())
     except (OSError, ValueError) as error:  # URLError, timeouts and broken answers are OSErrors or ValueErrors
         raise Unreachable(f"{url}: {getattr(error, 'reason', error)}") from error
+
+
+def fetch(
+    url: str, headers: dict[str, str] | None = None, timeout_seconds: float = 30, tls: ssl.SSLContext | None = None
+) -> Iterator[str]:
+    """The lines of a text, as they come. Raises Unreachable, also for another status than 200."""
+    request = urllib.request.Request(url, headers=headers or {})  # noqa: S310 - http(s) from our own manifest
+    try:
+        with urllib.request.urlopen(request, timeout=timeout_seconds, context=tls) as response:  # noqa: S310
+            for raw in response:
+                yield raw.decode(errors="replace")
+    except (OSError, ValueError, HTTPException) as error:
+        raise Unreachable(f"{url}: {getattr(error, 'reason', None) or error}") from error
 
 
 def _decode(raw: bytes) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Waits until the graph answers a chat completion, and gives up with the reason as soon as it is certain that it never will.
 
+Of a disaggregated graph on GPUs it then looks how the KV cache travels (`kv_path`).
+
 Exit codes: 0 it answered, 1 it never will, 2 wrongly started, 3 the deadline passed.
 """
 
@@ -8,13 +10,14 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from recipe.scripts.kube import Kube, Unreachable, call, finish, say, setting
+from recipe.scripts.endpoint import COMPLETION_TIMEOUT_SECONDS, Endpoint
+from recipe.scripts.kube import Kube, Unreachable, finish, say, setting
+from recipe.scripts.kv_path import KvPath
 
 POLL_SECONDS = 5.0
 REPORT_SECONDS = 60.0
 FAILED_POLLS = 2
 """Polls in a row that must see `failed`: a single one may be a reconcile that is retried."""
-COMPLETION_TIMEOUT_SECONDS = 180.0
 SLOW_COMPLETION_SECONDS = 60.0
 """A first answer slower than this: KV transfer over TCP takes about 100 s (facts/dynamo.md §5.2)."""
 
@@ -51,12 +54,15 @@ class Watch:
         self.kube = Kube()
         self.namespace, self.graph = setting("NAMESPACE"), setting("GRAPH")
         self.graph_label = setting("GRAPH_LABEL")
-        self.frontend, self.model = setting("FRONTEND_URL"), setting("MODEL")
+        self.endpoint = Endpoint(
+            setting("FRONTEND_URL"),
+            setting("MODEL"),
+            float(setting("COMPLETION_TIMEOUT_SECONDS", str(COMPLETION_TIMEOUT_SECONDS))),
+        )
         self.unschedulable_grace = float(setting("UNSCHEDULABLE_GRACE_SECONDS"))
         self.image_grace = float(setting("IMAGE_GRACE_SECONDS"))
         self.crash_restarts = int(setting("CRASH_RESTARTS"))
         self.completion_attempts = int(setting("COMPLETION_ATTEMPTS"))
-        self.completion_timeout = float(setting("COMPLETION_TIMEOUT_SECONDS", str(COMPLETION_TIMEOUT_SECONDS)))
         self.poll = float(setting("POLL_SECONDS", str(POLL_SECONDS)))
         self.deadline = time.monotonic() + float(setting("DEADLINE_SECONDS"))
         self.unschedulable, self.pulling = Patience(), Patience()
@@ -154,16 +160,17 @@ class Watch:
 
     def ask(self) -> str:
         """One chat completion, if the model is listed. Ends the process when text comes back, or never does."""
-        status, answer = call("GET", f"{self.frontend}/v1/models", timeout_seconds=15)
-        listed = [model.get("id") for model in answer.get("data") or []]
-        if status != 200 or self.model not in listed:
-            return f"{self.frontend}/v1/models does not list {self.model} yet ({status}: {listed})"
+        if missing := self.endpoint.unlisted():
+            return missing
         started = time.monotonic()
-        trouble = self.complete()
+        trouble = self.endpoint.complete()
         took = time.monotonic() - started
         if trouble is None:
             slow = "; slow: look for LIBFABRIC in the workers' logs" if took > SLOW_COMPLETION_SECONDS else ""
-            finish(0, f"{self.model} answers at {self.frontend} (first completion after {took:.1f} s{slow})")
+            answers = (
+                f"{self.endpoint.model} answers at {self.endpoint.url} (first completion after {took:.1f} s{slow})"
+            )
+            finish(0, "\n".join([answers, *self.check_kv()]))
         self.completions_failed += 1
         if self.completions_failed >= self.completion_attempts:
             self.give_up(
@@ -171,21 +178,26 @@ class Watch:
             )
         return f"chat completion {self.completions_failed} of {self.completion_attempts}: {trouble}"
 
-    def complete(self) -> str | None:
-        """None where text came back, else what did."""
-        # Always with max_tokens: without it 1.6.0 may generate to the end of the context (facts/dynamo.md §3).
-        body = {"model": self.model, "max_tokens": 16, "messages": [{"role": "user", "content": "Say hello."}]}
-        try:
-            status, answer = call(
-                "POST", f"{self.frontend}/v1/chat/completions", body, timeout_seconds=self.completion_timeout
-            )
-        except Unreachable as error:
-            return str(error)
-        choices = answer.get("choices") or [{}]
-        message = choices[0].get("message") or {}
-        # Qwen3 thinks first: 16 tokens may all be reasoning, which is text as well.
-        text = message.get("content") or message.get("reasoning_content") or message.get("reasoning")
-        return None if status == 200 and text else f"{status}: {str(answer)[:500]}"
+    def check_kv(self) -> list[str]:
+        """What is known of the way the KV cache takes, for the message. Ends the process where it is the wrong one."""
+        backend = setting("KV_BACKEND", "")
+        if not backend:
+            return []
+        say("looking how KV travels")
+        path = KvPath(
+            self.kube,
+            self.namespace,
+            self.endpoint,
+            engine=setting("KV_ENGINE"),
+            backend=backend,
+            words=int(setting("KV_PROMPT_WORDS")),
+            rounds=int(setting("KV_ROUNDS")),
+            seconds=min(float(setting("KV_SECONDS")), max(0.0, self.deadline - time.monotonic())),
+        )
+        wrong, known = path.check(self.pods())
+        if wrong is not None:
+            self.give_up(1, wrong)
+        return [known, *(f"warning: {warning}" for warning in path.warnings)]
 
     # ── saying so ────────────────────────────────────────────────────────────────────────────────────────────────────
 

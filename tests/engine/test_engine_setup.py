@@ -274,8 +274,8 @@ def no_outer_make() -> dict[str, str]:
 
 def test_a_second_make_setup_does_nothing() -> None:
     made = [ROOT / ".venv" / "made-from.txt", ROOT / ".venv" / "pyvenv.cfg"]
-    if not made[0].exists():
-        pytest.skip("this environment was not made by `make setup`")
+    if not made[0].exists() or (ROOT / ".venv").is_symlink():
+        pytest.skip("this environment was not made by `make setup` here")
     before = [(path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest()) for path in made]
     second = subprocess.run(
         ["make", "setup"], cwd=ROOT, capture_output=True, text=True, check=True, env=no_outer_make()
@@ -293,6 +293,18 @@ def make_setup(folder: Path, python: str, **settings: str) -> subprocess.Complet
         executable(bin_folder / name, python)
     env = no_outer_make() | {"PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"} | settings
     return subprocess.run(["make", "setup"], cwd=folder, capture_output=True, text=True, env=env)
+
+
+def test_make_setup_leaves_an_environment_alone_that_is_only_linked_here(tmp_path: Path) -> None:
+    others = tmp_path / "others"
+    (others / "lib").mkdir(parents=True)
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    (folder / ".venv").symlink_to(others)
+    refused = make_setup(folder, "exit 0")
+    assert refused.returncode != 0
+    assert str(others) in refused.stderr
+    assert (others / "lib").exists(), "`venv --clear` follows the link and empties what somebody else works with"
 
 
 def test_make_setup_names_the_python_it_needs_and_the_one_it_found(tmp_path: Path) -> None:

@@ -325,6 +325,8 @@ def test_a_rehearsal_goes_up_and_back_to_nothing_and_says_what_it_would_have_cos
     ):
         assert shown in ran.stdout
     assert ran.leftovers() == []
+    assert data["serving"] is None, "SERVE=0 leaves it out"
+    assert "\nserving" not in ran.stdout
 
 
 ON_BASE = ("--set", "foundation.kind=base")
