@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -37,11 +38,39 @@ class Fault(_Model):
         return op == self.op and self.type in (typ, typ.rpartition(":")[2]) and self.name_contains in name
 
 
+class Held(_Model):
+    """A capacity reservation the pretend account has; a Capacity Block where `block`. `available` None: all of it."""
+
+    instance_type: str
+    zone_id: str
+    total: Annotated[int, Field(ge=1)]
+    available: Annotated[int, Field(ge=0)] | None = None
+    state: str = "active"
+    block: bool = False
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+class Pretended(_Model):
+    """What the pretend account is like where it is not as one would wish: what `ops doctor` looks at before anything is made.
+
+    `account` None: the stack's own. `quotas`: vCPUs by quota code (one not named is plentiful). `zones_without`: ids of zones
+    that do not have an instance type at all.
+    """
+
+    account: Annotated[str, Field(pattern=r"^\d{12}$")] | None = None
+    credentials: Literal["valid", "expired", "none"] = "valid"
+    quotas: dict[str, Annotated[float, Field(ge=0)]] = {}
+    zones_without: dict[str, tuple[str, ...]] = {}
+    reservations: dict[str, Held] = {}
+
+
 class Faults(_Model):
     """`capacity`: how many instances of a type there are at all (a type not named is plentiful)."""
 
     faults: tuple[Fault, ...] = ()
     capacity: dict[str, Annotated[int, Field(ge=0)]] = {}
+    account: Pretended = Pretended()
 
     @classmethod
     def load(cls, path: Path) -> Faults:
