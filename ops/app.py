@@ -12,7 +12,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from ops.exits import BAD_INPUT, EPILOG, GIVES_UP, INTERRUPTED, MISSING, CommandError
+from ops.exits import BAD_INPUT, EPILOG, FAILED, GIVES_UP, INTERRUPTED, MISSING, CommandError
 from recipe.errors import RecipeError
 
 app = typer.Typer(
@@ -151,6 +151,47 @@ def diff(
         raise typer.Exit(BAD_INPUT)
     if found["gives_up"]:
         raise typer.Exit(GIVES_UP)
+
+
+@app.command(epilog=EPILOG)
+@command
+def doctor(
+    stack: Annotated[str, typer.Argument(help="Stack with a file stacks/Pulumi.STACK.yaml.")],
+    said: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What a pulumi command printed, for what nothing else remembers."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no registries, repositories or hub.")] = False,
+) -> None:
+    """Before paying: can this stack come up here? After a failed `up` or `destroy`: what holds it, in order of cause, and what to do.
+
+    Looks, and changes nothing. Needs credentials of the stack's account; inside a rehearsal it looks at the pretend cloud.
+    """
+    import os
+
+    from ops import doctor as doctors
+    from ops.aws import PRETEND, connect
+    from ops.planning import planned
+
+    found = planned(stack, [])
+    try:
+        text = said.read_text(encoding="utf-8", errors="replace") if said else ""
+    except OSError as error:
+        raise CommandError(
+            f"{said} cannot be read: {error.strerror}", "name the file with the output", BAD_INPUT
+        ) from None
+    with connect(found.plan.recipe.access.region) as account:
+        # A rehearsal fetches nothing, so it does not matter what is there.
+        rehearsed = bool(os.environ.get(PRETEND))
+        online = not offline and not rehearsed
+        report = doctors.examine(found.plan, found.fixes, account, said=text, rehearsed=rehearsed, online=online)
+    if as_json:
+        _emit(report.as_data())
+    else:
+        typer.echo(doctors.text(report))
+    if not report.well:
+        raise typer.Exit(FAILED)
 
 
 @app.command(epilog=EPILOG)

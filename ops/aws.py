@@ -25,6 +25,10 @@ PRETEND: Final = "DYNAMO_RECIPES_PRETEND_CLOUD"
 """Environment variable: the folder of the pretend cloud to ask instead of AWS. A rehearsal's session sets it."""
 
 
+_MOST_EVENTS: Final = 500
+"""Of CloudTrail's newest: it answers two questions a second, fifty events each."""
+
+
 class AwsError(Exception):
     """AWS said no, or could not be asked. `code` is AWS' own word (ExpiredToken, UnauthorizedOperation, …) or botocore's."""
 
@@ -124,7 +128,7 @@ class Account(Protocol):
         """The cluster's add-ons."""
 
     def interfaces(self, vpc_tag: tuple[str, str]) -> tuple[tuple[str, str], ...]:
-        """Network interfaces left in VPCs with that tag: (id, what EC2 says it is for)."""
+        """Network interfaces in VPCs with that tag that belong to nothing any more: (id, what EC2 says it was for)."""
 
     def refusals(self, since: datetime) -> tuple[Refusal, ...]:
         """What AWS refused since then, newest first."""
@@ -280,7 +284,10 @@ class AwsAccount:
         vpcs = self.call("ec2", "describe_vpcs", Filters=[{"Name": f"tag:{key}", "Values": [value]}])["Vpcs"]
         if not vpcs:
             return ()
-        inside = [{"Name": "vpc-id", "Values": [vpc["VpcId"] for vpc in vpcs]}]
+        inside = [
+            {"Name": "vpc-id", "Values": [vpc["VpcId"] for vpc in vpcs]},
+            {"Name": "status", "Values": ["available"]},  # not attached
+        ]
         found = self.call("ec2", "describe_network_interfaces", Filters=inside)["NetworkInterfaces"]
         return tuple((one["NetworkInterfaceId"], one.get("Description", "")) for one in found)
 
@@ -288,9 +295,14 @@ class AwsAccount:
         found: list[Refusal] = []
         # Whatever changes something; what only reads fails for reasons of its own.
         wanted = [{"AttributeKey": "ReadOnly", "AttributeValue": "false"}]
-        for row in self.call("cloudtrail", "lookup_events", LookupAttributes=wanted, StartTime=since.isoformat())[
-            "Events"
-        ]:
+        answer = self.call(
+            "cloudtrail",
+            "lookup_events",
+            LookupAttributes=wanted,
+            StartTime=since.isoformat(),
+            PaginationConfig={"MaxItems": _MOST_EVENTS},
+        )
+        for row in answer["Events"]:
             event = json.loads(row.get("CloudTrailEvent") or "{}")
             if code := event.get("errorCode"):
                 names: Sequence[dict[str, str]] = row.get("Resources") or ()

@@ -20,6 +20,7 @@ def main() -> None:
     import boto3
     from botocore.config import Config
     from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
 
     # Answers that a person waits for: three tries are enough, and a host that does not answer is told of in half a minute.
     config = Config(retries={"mode": "standard", "total_max_attempts": 3}, connect_timeout=5, read_timeout=20)
@@ -34,7 +35,7 @@ def main() -> None:
         except ClientError as error:
             said = error.response.get("Error", {})
             answer = {"code": str(said.get("Code", "Unknown")), "message": str(said.get("Message", error))}
-        except BotoCoreError as error:  # no credentials, no network, parameters that cannot be
+        except (BotoCoreError, ResponseParserError) as error:  # no credentials, no network, parameters that cannot be
             answer = {"code": type(error).__name__, "message": str(error)}
         print(json.dumps(answer, default=_plain), flush=True)  # noqa: T201 - standard output is the answer's way
 

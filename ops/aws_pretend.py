@@ -132,10 +132,11 @@ class PretendAccount:
     def interfaces(self, vpc_tag: tuple[str, str]) -> tuple[tuple[str, str], ...]:
         self.facts()
         key, value = vpc_tag
-        cloud = self._cloud()
-        vpcs = {vpc.id for vpc in cloud.store.of(rules.VPC) if vpc.inputs.get("tags", {}).get(key) == value}
-        subnets = {subnet.id for subnet in cloud.store.of(rules.SUBNET) if subnet.inputs["vpcId"] in vpcs}
-        return tuple((who, who) for who, subnet, _ in cloud.aws.interfaces() if subnet in subnets)
+        store = self.store()
+        vpcs = {vpc.id for vpc in store.of(rules.VPC) if vpc.inputs.get("tags", {}).get(key) == value}
+        subnets = {subnet.id for subnet in store.of(rules.SUBNET) if subnet.inputs["vpcId"] in vpcs}
+        left = [one for one in store.of(rules.NETWORK_INTERFACE) if one.inputs["subnetId"] in subnets]
+        return tuple((one.id, one.inputs["description"]) for one in left)
 
     def refusals(self, since: datetime) -> tuple[Refusal, ...]:  # noqa: ARG002
         """Of each thing the last word; what went well afterwards is no refusal any more. All of the books: their time is virtual."""

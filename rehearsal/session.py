@@ -44,6 +44,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # The engine's default follows the number of cores; what the pretend cloud does at once must not.
 PARALLEL = 32
 PLACEHOLDERS = "DYNAMO_RECIPES_PLACEHOLDERS"
+STACK_FILES = "DYNAMO_RECIPES_STACKS"  # and the session's copies of the stack files (ops/stacks.py)
 PRETEND_CLOUD = "DYNAMO_RECIPES_PRETEND_CLOUD"  # where commands find the books instead of asking AWS (ops/aws.py)
 _STRIPPED = (
     "AWS_",
@@ -58,6 +59,7 @@ _STRIPPED = (
     "HF_",
     "DYNAMO_RECIPES_PLACEHOLDERS",
     "DYNAMO_RECIPES_PRETEND_CLOUD",
+    "DYNAMO_RECIPES_STACKS",
 )
 _LEFT_OUT = {".venv", ".git", ".cache", "__pycache__", "Pulumi.yaml"}
 _WITH_EVENTS = {"up", "update", "preview", "destroy", "refresh", "import"}
@@ -292,6 +294,7 @@ class Session:
             SESSION: str(os.getpid()),
             PLACEHOLDERS: "1",
             PRETEND_CLOUD: str(self.cloud_folder),
+            STACK_FILES: str(self.project / self._stacks),
         }
 
     def _write_host(self) -> None:

@@ -17,12 +17,15 @@ class _Model(BaseModel):
 class Fault(_Model):
     """One thing that goes wrong.
 
-    `type` is a whole type token or its last part (`NodeGroup`). `when`: `before` the cloud accepts the request (nothing exists then), or
+    `type` is a whole type token, its last part (`NodeGroup`), or `*` for any. `when`: `before` the cloud accepts the request (nothing exists then), or
     `after` (it exists, and the engine is told why it is not what was asked for). `times`: how often; None is always.
 
     For a create `after`, `error` says what happens to it: a node group `InsufficientInstanceCapacity` (`late_s`: it comes that many
-    seconds after the request all the same); a weights Job `401`, `429` (slower by `delay_s`) or `disk-full`; a graph `failed`,
-    `ImagePullBackOff` or `CrashLoopBackOff`. Anything else is the text of the error. `delay_s` makes the operation that much longer.
+    seconds after the request all the same); a weights Job `401`, `429` (slower by `delay_s`), `disk-full` or `truncated`; a graph `failed`,
+    `ImagePullBackOff` or `CrashLoopBackOff`; the EFS driver's add-on `late` (its pods run `delay_s` seconds after it is ACTIVE). For a delete:
+    `stuck` (`before`; an object in the cluster stays Terminating) and `interface-left` (`after`; a node group or cluster leaves a network
+    interface in its subnet). `expired` (`before`, any operation): from then on every call fails for its credentials, until the next
+    command. Anything else is the text of the error. `delay_s` makes the operation that much longer.
     """
 
     op: Literal["create", "read", "update", "delete"] = "create"
@@ -35,7 +38,7 @@ class Fault(_Model):
     late_s: Annotated[float, Field(gt=0)] | None = None
 
     def matches(self, op: str, typ: str, name: str) -> bool:
-        return op == self.op and self.type in (typ, typ.rpartition(":")[2]) and self.name_contains in name
+        return op == self.op and self.type in (typ, typ.rpartition(":")[2], "*") and self.name_contains in name
 
 
 class Held(_Model):
