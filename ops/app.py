@@ -12,7 +12,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from ops.exits import BAD_INPUT, EPILOG, INTERRUPTED, MISSING, CommandError
+from ops.exits import BAD_INPUT, EPILOG, FAILED, GIVES_UP, INTERRUPTED, MISSING, CommandError
 from recipe.errors import RecipeError
 
 app = typer.Typer(
@@ -117,6 +117,81 @@ def plan(
     else:
         assert stack is not None
         planning.plan_one(stack, settings or [], as_json=as_json, manifests=manifests, emit=_emit)
+
+
+@app.command(epilog=f"{EPILOG[:-1]}; 4 GPU nodes or weights would be replaced, rolled or destroyed.")
+@command
+def diff(
+    stack: Annotated[
+        str | None, typer.Argument(help="Stack with a file stacks/Pulumi.STACK.yaml, here or there.")
+    ] = None,
+    against: Annotated[
+        str, typer.Option(metavar="REF", help="Branch, tag or commit to compare the working tree with.")
+    ] = "main",
+    every: Annotated[bool, typer.Option("--all", help="Every stack with a file, here or there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print it as Markdown, for a comment.")] = False,
+) -> None:
+    """What the working tree would do to stacks that run as REF has them: resource by resource, field by field, with the cause.
+
+    Needs no credentials, no engine, no network. The plan and the program of REF run with REF's own code.
+    """
+    if every == (stack is not None) or (as_json and as_markdown):
+        raise CommandError(
+            "name a stack or give --all, and --json or --markdown but not both", "python -m ops diff --help", BAD_INPUT
+        )
+    from ops import diff_view, diffing
+
+    found = diffing.diff([] if stack is None else [stack], against)
+    if as_json:
+        _emit(found)
+    else:
+        typer.echo(diff_view.markdown(found) if as_markdown else diff_view.text(found))
+    if any(one["problems"] for one in found["stacks"]):
+        raise typer.Exit(BAD_INPUT)
+    if found["gives_up"]:
+        raise typer.Exit(GIVES_UP)
+
+
+@app.command(epilog=EPILOG)
+@command
+def doctor(
+    stack: Annotated[str, typer.Argument(help="Stack with a file stacks/Pulumi.STACK.yaml.")],
+    said: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What a pulumi command printed, for what nothing else remembers."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no registries, repositories or hub.")] = False,
+) -> None:
+    """Before paying: can this stack come up here? After a failed `up` or `destroy`: what holds it, in order of cause, and what to do.
+
+    Looks, and changes nothing. Needs credentials of the stack's account; inside a rehearsal it looks at the pretend cloud.
+    """
+    import os
+
+    from ops import doctor as doctors
+    from ops.aws import PRETEND, connect
+    from ops.planning import planned
+
+    found = planned(stack, [])
+    try:
+        text = said.read_text(encoding="utf-8", errors="replace") if said else ""
+    except OSError as error:
+        raise CommandError(
+            f"{said} cannot be read: {error.strerror}", "name the file with the output", BAD_INPUT
+        ) from None
+    with connect(found.plan.recipe.access.region) as account:
+        # A rehearsal fetches nothing, so it does not matter what is there.
+        rehearsed = bool(os.environ.get(PRETEND))
+        online = not offline and not rehearsed
+        report = doctors.examine(found.plan, found.fixes, account, said=text, rehearsed=rehearsed, online=online)
+    if as_json:
+        _emit(report.as_data())
+    else:
+        typer.echo(doctors.text(report))
+    if not report.well:
+        raise typer.Exit(FAILED)
 
 
 @app.command(epilog=EPILOG)

@@ -11,6 +11,8 @@ BAD_INPUT: Final = 2
 """Arguments, a stack file or a recipe that cannot be right."""
 MISSING: Final = 3
 """A tool or part of the set-up is missing or broken."""
+GIVES_UP: Final = 4
+"""`diff` alone: GPU nodes or weights would be replaced, rolled or destroyed."""
 INTERRUPTED: Final = 130
 
 EPILOG: Final = "Exit codes: 0 ok, 1 the run failed, 2 bad input, 3 missing tool or set-up, 130 interrupted."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from recipe.stack_file import FULL_KEY as FULL_KEY
 from recipe.stack_file import Loader, StackFileError, read_recipe
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-FOLDER: Final = ROOT / "stacks"
+FOLDER: Final = Path(os.environ.get("DYNAMO_RECIPES_STACKS") or ROOT / "stacks")
+"""In a rehearsal the session's copies, with what `pulumi config set` changed in them."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # The engine's default follows the number of cores; what the pretend cloud does at once must not.
 PARALLEL = 32
 PLACEHOLDERS = "DYNAMO_RECIPES_PLACEHOLDERS"
+STACK_FILES = "DYNAMO_RECIPES_STACKS"  # and the session's copies of the stack files (ops/stacks.py)
+PRETEND_CLOUD = "DYNAMO_RECIPES_PRETEND_CLOUD"  # where commands find the books instead of asking AWS (ops/aws.py)
 _STRIPPED = (
     "AWS_",
     "PULUMI_",
@@ -56,6 +58,8 @@ _STRIPPED = (
     "VIRTUAL_ENV",
     "HF_",
     "DYNAMO_RECIPES_PLACEHOLDERS",
+    "DYNAMO_RECIPES_PRETEND_CLOUD",
+    "DYNAMO_RECIPES_STACKS",
 )
 _LEFT_OUT = {".venv", ".git", ".cache", "__pycache__", "Pulumi.yaml"}
 _WITH_EVENTS = {"up", "update", "preview", "destroy", "refresh", "import"}
@@ -289,6 +293,8 @@ class Session:
             "KUBECONFIG": os.devnull,
             SESSION: str(os.getpid()),
             PLACEHOLDERS: "1",
+            PRETEND_CLOUD: str(self.cloud_folder),
+            STACK_FILES: str(self.project / self._stacks),
         }
 
     def _write_host(self) -> None:
@@ -313,6 +319,10 @@ class Session:
         command += ["--clock", self._clock]
         command += ["--faults", str(self._faults.resolve())] if self._faults else []
         command += ["--cloud", self._cloud] if self._cloud else []
+        told = self.cloud_folder / "faults.json"  # for whoever asks the pretend account what it is like
+        told.unlink(missing_ok=True)
+        if self._faults:
+            shutil.copy(self._faults, told)
         errors = self.root / "providers.err"
         with errors.open("w", encoding="utf-8") as err, held_signals():
             self._providers = subprocess.Popen(

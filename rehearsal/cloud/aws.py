@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from recipe import catalogue
+
 from . import rules
 from .machines import zone_id, zone_name
 from .rules import (
@@ -29,6 +31,7 @@ from .rules import (
     LOG_GROUP,
     MOUNT_TARGET,
     NAT,
+    NETWORK_INTERFACE,
     NODE_GROUP,
     PLACEMENT_GROUP,
     POD_IDENTITY,
@@ -482,15 +485,27 @@ class Aws:
             lambda: self._untainted_node(cluster), call.timeout("create")
         ):
             record.status = "CREATE_FAILED"
+            record.extra["issues"] = [
+                (
+                    "InsufficientNumberOfReplicas",
+                    "The add-on is unhealthy because it doesn't have the desired number of replicas.",
+                )
+            ]
             why = (
                 f"waiting for EKS Add-On ({record.id}) create: timeout while waiting for state to become 'ACTIVE' (last state: 'DEGRADED'): "
                 "InsufficientNumberOfReplicas: The add-on is unhealthy because it doesn't have the desired number of replicas."
             )
             raise Unfinished(record.id, copy.deepcopy(record.outputs), [why])
+        spent = min(self._cloud.durations["Addon.create"], max(0.0, deadline - self._cloud.clock.now()))
+        late = call.fault is not None and call.fault.error == "late"
         record.extra["pods_at"] = self._cloud.clock.now()
-        self._cloud.spend(
-            call, min(self._cloud.durations["Addon.create"], max(0.0, deadline - self._cloud.clock.now()))
-        )
+        if (
+            late and call.fault is not None
+        ):  # ACTIVE says that its Deployment is there, not that the pods on the nodes are
+            record.extra["pods_at"] += spent + call.fault.delay_s
+            self._cloud.clock.wait(spent)
+        else:
+            self._cloud.spend(call, spent)
 
     def _untainted_node(self, cluster: str) -> bool:
         groups = {g.id for g in self._store.of(NODE_GROUP) if not many(g.inputs.get("taints"))}
@@ -579,13 +594,35 @@ class Aws:
         """Launch `count` more. Returns how many could not be had."""
         fault = call.fault if call.fault and call.fault.error == "InsufficientInstanceCapacity" else None
         machine, start = self.machine_of(group.inputs), self._cloud.clock.now()
-        room = 0 if fault else self._room(machine.name)
+        room = 0 if fault or self._refusal(group, count) else self._room(machine.name)
         now = count if room is None else min(count, room)
         at = start + self._cloud.durations["node.launch"] + (call.fault.delay_s if call.fault else 0)
         self._launch(group, now, at)
         if fault and fault.late_s:
             self._launch(group, count - now, start + fault.late_s)
         return count - now
+
+    def _refusal(self, group: Record, count: int) -> str:
+        """Why EC2 launches none of `count` more, whatever capacity there is; empty where it would."""
+        account, machine = self._cloud.faults.account, self.machine_of(group.inputs)
+        subnet = self._store.find(SUBNET, many(group.inputs["subnetIds"])[0])
+        if subnet and subnet.field("availabilityZoneId") in account.zones_without.get(machine.name, ()):
+            return rules.says("node-group.unsupported").format(
+                machine=machine.name, zone=subnet.field("availabilityZone")
+            )
+        known = catalogue.GPU_INSTANCES.get(machine.name) or catalogue.CPU_INSTANCES.get(machine.name)
+        reserved = get(self.template(group.inputs), "capacityReservationSpecification")
+        limit = account.quotas.get(known.quota_code) if known and not reserved else None
+        if known is None or limit is None:
+            return ""
+        kin = {
+            one.name
+            for one in (*catalogue.GPU_INSTANCES.values(), *catalogue.CPU_INSTANCES.values())
+            if one.quota_code == known.quota_code
+        }
+        running = (str(one.inputs["instanceType"]) for one in self._store.of(INSTANCE))
+        used = sum(found.vcpu for name in running if name in kin and (found := self._cloud.machines.get(name)))
+        return rules.says("node-group.quota").format(limit=f"{limit:g}") if used + count * machine.vcpu > limit else ""
 
     def _all_ready(self, group: Record) -> bool:
         mine = self._mine(group)
@@ -602,6 +639,7 @@ class Aws:
         if clock.wait_for(lambda: self._all_ready(group), min(patience, gives_up)):
             clock.wait(durations["node-group.activate"])
             group.status = group.outputs["status"] = "ACTIVE"
+            group.extra.pop("issues", None)
             return
         machine = self.machine_of(group.inputs)
         subnet = self._store.find(SUBNET, many(group.inputs["subnetIds"])[0])
@@ -609,9 +647,18 @@ class Aws:
         asg = group.outputs["resources"][0]["autoscalingGroups"][0]["name"]
         stuck = next((p for i in self._mine(group) if (p := self.join_problem(i))), None)
         if missing:
-            issue = (f"{asg}: AsgInstanceLaunchFailures: Could not launch On-Demand Instances. InsufficientInstanceCapacity - We currently do not have sufficient "
-                     f"{machine.name} capacity in the Availability Zone you requested ({zone}). Launching EC2 instance failed.")  # fmt: skip
+            why = self._refusal(group, missing) or (f"InsufficientInstanceCapacity - We currently do not have sufficient {machine.name} capacity in the "
+                   f"Availability Zone you requested ({zone}).")  # fmt: skip
+            said = f"Could not launch On-Demand Instances. {why} Launching EC2 instance failed."
+            issue = f"{asg}: AsgInstanceLaunchFailures: {said}"
+            group.extra["issues"] = [("AsgInstanceLaunchFailures", said)]
         else:
+            group.extra["issues"] = [
+                (
+                    "NodeCreationFailure",
+                    "Instances failed to join the kubernetes cluster" + (f" ({stuck})" if stuck else ""),
+                )
+            ]
             issue = (
                 f"{', '.join(i.id for i in self._mine(group))}: NodeCreationFailure: Instances failed to join the kubernetes cluster"
                 + (f" ({stuck})" if stuck else "")
@@ -729,6 +776,8 @@ class Aws:
         for instance in self._store.of(INSTANCE):
             if instance.extra["launched_at"] <= self._cloud.clock.now():
                 yield f"instance {instance.id}", instance.inputs["subnetId"], many(instance.inputs["securityGroups"])
+        for left in self._store.of(NETWORK_INTERFACE):
+            yield f"{left.id} (left by {left.owner})", left.inputs["subnetId"], many(left.inputs["securityGroups"])
         for cluster in self._store.of(CLUSTER):
             config = cluster.outputs["vpcConfig"]
             for subnet in many(config.get("subnetIds")):
@@ -757,6 +806,8 @@ class Aws:
         except BaseException:
             record.status = before
             raise
+        if call.fault and call.fault.error == "interface-left":
+            self._leave_interface(record)
         self._store.remove(record)
         if record.type == CLUSTER:
             self._take_along(record)
@@ -770,6 +821,18 @@ class Aws:
         ):
             for inner in [o for o in self._store.of(part) if o.inputs[field] == record.id]:
                 self._store.remove(inner)  # rules go with their group, routes and associations with their table
+
+    def _leave_interface(self, record: Record) -> None:
+        """rules `interface.left`."""
+        config = record.field("vpcConfig") or {}
+        groups = [get(config, "clusterSecurityGroupId")] if config else []
+        if cluster := self._store.find(CLUSTER, record.inputs.get("clusterName")):
+            groups = [cluster.outputs["vpcConfig"]["clusterSecurityGroupId"]]
+        subnet = many(record.inputs.get("subnetIds") or get(config, "subnetIds"))[0]
+        self._made(
+            NETWORK_INTERFACE, self._store.new_id("eni-"), f"aws-K8S-{record.name}", record.id,
+            {"subnetId": subnet, "securityGroups": groups, "description": f"aws-K8S-{record.name}", "status": "available"},
+        )  # fmt: skip
 
     def _delete_node_group(self, call: Call, record: Record) -> None:
         durations, clock = self._cloud.durations, self._cloud.clock
@@ -805,7 +868,7 @@ class Aws:
                 record.type in (ADDON, ACCESS_ENTRY, ACCESS_POLICY, POD_IDENTITY)
                 and record.inputs["clusterName"] == cluster.id
             )
-            made = record.owner == cluster.id and record.type not in (LOAD_BALANCER, VOLUME)
+            made = record.owner == cluster.id and record.type not in (LOAD_BALANCER, VOLUME, NETWORK_INTERFACE)
             if inside or attached or (made and self.blocker(record) is None):
                 self._store.remove(record)
 

@@ -60,6 +60,7 @@ class Cloud:
         self.durations = durations or Durations()
         self.machines = machines or Machines()
         self.region, self.account = region, account
+        self._expired = False
         self.aws = Aws(self)
         self.kubernetes = Kubernetes(self)
         clock.attach(self._settle, self._next_event, self.store.now)
@@ -77,6 +78,7 @@ class Cloud:
             if provider == "kubernetes":
                 self.kubernetes.options = clean
                 return
+            self._expired = False  # each command finds its credentials anew
             self.region = str(clean.get("region") or self.region)
             accounts = clean.get("allowedAccountIds")
             if isinstance(accounts, list) and accounts:
@@ -295,8 +297,9 @@ class Cloud:
         *,
         timeout_s: float | None,
     ) -> None:
-        """Deleting what is not there is done at once, as the providers do."""
-        self._known_or_raise(typ)
+        """Deleting what is not there is done at once, as the providers do. What services made can be deleted, too."""
+        if typ not in rules.MADE:
+            self._known_or_raise(typ)
         with self.clock.operation():
             call = Call("delete", typ, urn, _name(urn), normal(old_inputs), timeout_s, self.clock.now())
 
@@ -316,7 +319,14 @@ class Cloud:
             call.type == rules.DGD and call.op == "create"
         )  # there the fault is the webhook's, and meets the dry run too
         before = None if admitted else self.fault(call.op, call.type, call.name, "before")
-        if before:
+        if before and before.error == "expired":
+            self._expired = True
+        if self._expired:
+            verb = f"{call.op.rstrip('e')}ing {call.type.rpartition(':')[2]} ({call.name})"
+            raise CloudError(
+                f"{verb}: {rules.says('k8s.token' if call.type.startswith('kubernetes:') else 'api.expired')}"
+            )
+        if before and before.error != "stuck":
             if before.delay_s:
                 self.clock.wait(before.delay_s)
             if before.error:
@@ -324,6 +334,8 @@ class Cloud:
                     f"{call.op.rstrip('e')}ing {call.type.rpartition(':')[2]} ({call.name}): {before.error}"
                 )
         call.fault = self.fault(call.op, call.type, call.name, "after")
+        if before and before.error == "stuck":
+            call.fault = before
 
     def _journalled(self, call: Call, work: Callable[[], T], id_of: Callable[[T], str]) -> T:
         made, outcome, message = "", "ok", ""

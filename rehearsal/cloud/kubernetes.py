@@ -69,6 +69,8 @@ _PLURAL = {
 }  # fmt: skip
 _SYSTEM_NAMESPACES = frozenset({"default", "kube-system", "kube-public", "kube-node-lease"})
 _ENDED = ("complete", "failed")
+_ASK_AGAIN_S = 5.0  # recipe/scripts/admission.py, RETRY_SECONDS
+_FINALIZERS = {PVC: "kubernetes.io/pvc-protection", PV: "kubernetes.io/pv-protection", DGD: graphs.FINALIZER}
 
 
 def release_kind(inputs: Mapping[str, Any]) -> str:
@@ -265,7 +267,10 @@ class Kubernetes:
         record.extra |= self._start(call)
         self._cloud.save()
         self._cloud.clock.notify()
-        self._cloud.spend(call, self._cloud.durations["kubernetes.create"] if call.type != RELEASE else 0)
+        if call.type == JOB:  # a delay is the Job's own then, not that of its creation
+            self._cloud.clock.wait(self._cloud.durations["kubernetes.create"])
+        else:
+            self._cloud.spend(call, self._cloud.durations["kubernetes.create"] if call.type != RELEASE else 0)
         self._after(call, record)
         record.status = "ACTIVE"
         return made, self._shown(record)
@@ -543,6 +548,7 @@ class Kubernetes:
             return
         clock, patience = self._cloud.clock, call.timeout("delete")
         record.status = "DELETING"
+        record.extra["stuck"] = call.fault is not None and call.fault.error == "stuck"
         if not clock.wait_for(lambda: self._held_by(record) is None, patience) and (why := self._held_by(record)):
             raise CloudError(
                 f"timed out waiting for {record.id} to be deleted after {patience / 60:.0f} minutes: {why}"
@@ -584,6 +590,10 @@ class Kubernetes:
     def _held_by(self, record: Record) -> str | None:
         """What keeps an object from going: finalizers."""
         cluster = record.cluster
+        if record.extra.get("stuck"):
+            return (
+                f"finalizers [{_FINALIZERS.get(record.type, 'kubernetes')}] are not removed: {rules.says('k8s.stuck')}"
+            )
         match record.type:
             case rules.DGD:
                 return (
@@ -783,7 +793,7 @@ class Kubernetes:
                 self._settle_job(job, now)
 
     def next_event(self, now: float) -> float | None:
-        times: list[float] = []
+        times: list[float] = [t for a in self._store.of(ADDON) if (t := a.extra.get("pods_at")) is not None and t > now]
         for record in self._store.of(JOB, DGD):
             if record.type == JOB and record.extra["phase"] in _ENDED:
                 continue
@@ -868,6 +878,8 @@ class Kubernetes:
         addon = self._store.find(ADDON, f"{cluster}:aws-efs-csi-driver")
         if addon is None or addon.status != "ACTIVE":
             return "the driver efs.csi.aws.com does not run"
+        if addon.extra["pods_at"] > self._cloud.clock.now():
+            return rules.says("csi.late").partition(":")[0]
         if many(addon.inputs.get("podIdentityAssociations")):
             return None
         links = [
@@ -1015,6 +1027,10 @@ class Kubernetes:
                 if kind == "weights"
                 else extra["fault"]
             )
+            if kind == "admission" and problem and "failed calling webhook" in problem:
+                # recipe/scripts/admission.py asks again while the webhook does not answer, up to the Job's own deadline.
+                extra |= {"message": problem, "done_at": now + _ASK_AGAIN_S}
+                return
             self._end(job, "failed" if problem else "complete", problem or "")
             if kind == "weights" and not problem:
                 for files in self._mounted(job):
@@ -1061,6 +1077,8 @@ class Kubernetes:
         if extra["fault"] in ("401", "disk-full"):
             seconds = d["image.small"] + (5 if extra["fault"] == "401" else d[key] / 2)
         extra |= {"phase": "running", "started_at": now, "done_at": now + seconds}
+        if extra["fault"] == "429":
+            extra["message"] = "waiting as the hub asks: 429 Client Error: Too Many Requests"
         if kind == "readiness":
             extra |= {"done_at": None, "gives_up_at": None}
         self._cloud.event("job-running", job.name, kind)
@@ -1086,6 +1104,8 @@ class Kubernetes:
         return {
             "401": "401 Client Error: Unauthorized: the token is missing or does not give access to the model",
             "disk-full": "OSError: [Errno 28] No space left on device",
+            # The words of recipe/scripts/download.py when a file stays short.
+            "truncated": "Damaged: model-00003-of-00017.safetensors: 1048576 bytes instead of 4932328944",
             "429": None,  # backed off and went on
         }.get(job.extra["fault"] or "429", job.extra["fault"])
 

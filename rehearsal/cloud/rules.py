@@ -173,6 +173,9 @@ DGD = "kubernetes:nvidia.com/v1beta1:DynamoGraphDeployment"
 INSTANCE = "aws:ec2/instance:Instance"
 LOAD_BALANCER = "aws:lb/loadBalancer:LoadBalancer"
 VOLUME = "aws:ebs/volume:Volume"
+NETWORK_INTERFACE = "aws:ec2/networkInterface:NetworkInterface"
+MADE = frozenset({INSTANCE, LOAD_BALANCER, VOLUME, NETWORK_INTERFACE})
+"""Their types. They can be deleted, and nothing else is asked of them."""
 
 _DEPENDS = "DependencyViolation: "
 _MIN = 60.0
@@ -327,6 +330,10 @@ ROWS: tuple[Row, ...] = (
               "terraform-aws-modules/terraform-aws-eks issue #1910 (one report)"),
     Behaviour("node-group.late", "The Auto Scaling group goes on trying after the provider gave up: instances may be launched, and billed, later.", "facts/aws.md §3; issue 3"),
     Behaviour("node-group.retry", "An update of a group that is not ACTIVE finds it ACTIVE if its instances came, and else waits for them once more.", None),
+    Behaviour("node-group.quota", "VcpuLimitExceeded - You have requested more vCPU capacity than your current vCPU limit of {limit} allows for the instance bucket that the "
+              "specified instance type belongs to.", EC2_ERRORS + "; the group ends like one without capacity"),
+    Behaviour("node-group.unsupported", "Unsupported - Your requested instance type ({machine}) is not supported in your requested Availability Zone ({zone}).",
+              EC2_ERRORS + "; https://repost.aws/knowledge-center/ec2-instance-type-not-supported-az-error (text)"),
     Behaviour("node-group.needs-cni", "Nodes are not Ready before vpc-cni runs.", "facts/aws.md §7 (before compute)"),
     Behaviour("node-group.needs-route", "Nodes of a private subnet without a way out cannot join: NodeCreationFailure: Instances failed to join the kubernetes cluster.",
               "lightspin-tech/eks-creation-engine issue #6; terraform-aws-modules/terraform-aws-eks issue #2149 (text)"),
@@ -343,6 +350,10 @@ ROWS: tuple[Row, ...] = (
     Behaviour("capacity-block.template", "A CAPACITY_BLOCK group needs a template with market type capacity-block, the reservation's id and the instance type.", "facts/aws.md §3"),
     Behaviour("capacity-block.no-placement-group", "A forced placement group makes reservations and capacity blocks fail with InsufficientInstanceCapacity.", "facts/aws.md §3"),
     Behaviour("instance.type-exists", "InvalidParameterException: The following supplied instance types do not exist: [{type}]", None),
+    Behaviour("api.expired", "operation error: api error ExpiredToken: The security token included in the request is expired: every call fails until the command runs with others.",
+              "https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html (sessions end); aws/aws-sdk-go-v2 (text)"),
+    Behaviour("interface.left", "What the CNI or EFA made on a node may outlive it: the interface stays in its subnet, available, and holds subnet and group.",
+              "facts/aws.md §9 (aws/amazon-vpc-cni-k8s issue #1223, pulumi-eks #194, aws-k8s-tester PR #534)"),
     Behaviour("subnet.zone-of-region", "InvalidParameterValue: Value ({zone}) for parameter availabilityZoneId is invalid.", EC2_ERRORS),
     Behaviour("subnet.in-vpc", "InvalidSubnet.Range: The CIDR '{cidr}' is invalid.", EC2_ERRORS),
     # ---- storage ----------------------------------------------------------------------------------------------------------
@@ -393,6 +404,14 @@ ROWS: tuple[Row, ...] = (
     Behaviour("weights.kept", "A download Job that finds its verified snapshot on the file system only looks at sizes, whichever volume leads there.",
               "recipe/scripts/download.py (already_verified)"),
     Behaviour("k8s.unreachable", "Nothing in a cluster can be read or changed when the cluster is gone or not ACTIVE; deletes honour deleteUnreachable.", "facts/pulumi.md §10"),
+    Behaviour("k8s.token", "configured Kubernetes cluster is unreachable: getting credentials: exec: executable aws failed with exit code 254: a kubeconfig's token comes from the same credentials.",
+              "pulumi/pulumi-kubernetes (client-go exec plugin: text); components/cluster.py (kubeconfig)"),
+    Behaviour("k8s.stuck", "A finalizer nobody removes keeps an object Terminating, and the delete waits until its time is over.",
+              "https://kubernetes.io/docs/concepts/overview/working-with-objects/finalizers/; facts/aws.md §9"),
+    Behaviour("csi.late", "driver name efs.csi.aws.com not found in the list of registered CSI drivers: until the driver's pods run, no claim of it can be used, add-on ACTIVE or not.",
+              "kubernetes/kubernetes pkg/volume/csi/csi_plugin.go (text); kubernetes-sigs/aws-efs-csi-driver issues"),
+    Behaviour("weights.truncated", "A file that is shorter than the hub says is found by its size, downloaded again, and ends the Job when it stays so.",
+              "recipe/scripts/download.py (Damaged); huggingface/huggingface_hub (Consistency check failed)"),
     Behaviour("dgd.crd", "The CRD exists once the operator's init container ran, that is once the platform Release is deployed; it stays when the Release goes.", "facts/dynamo.md §2"),
     Behaviour("dgd.admission", "Checks of the API types and the webhook.", DGD_RULES + "; §1.1"),
     Behaviour("dgd.topology", "component topology is immutable: components cannot be added, removed or renamed, nor their type or multinode changed", DGD_RULES),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,15 +11,11 @@ from typing import Any
 
 import yaml
 
+from ops.edits import Edit, edited
 from rehearsal.session import Event, Result, Session
 
 STACK = "qwen3-32b-disagg"
 RECIPE = "dynamo-recipes:recipe"
-REMOVED = object()
-"""As the value of an edit: take the key away."""
-
-Edit = Mapping[str, Any]
-"""Dotted path below the recipe to its new value."""
 Row = dict[str, Any]
 """A line of the journal."""
 
@@ -43,6 +38,10 @@ class Steps:
         """Property paths that change on the resource."""
         steps = (step for step in self.raw if step["urn"].endswith(f"::{name}"))
         return {path for step in steps for path in step.get("detailedDiff") or {}}
+
+    def urns(self) -> set[str]:
+        """Of everything that is not left alone."""
+        return {step["urn"] for step in self.raw if step["op"] not in ("same", "read")}
 
     def changed(self) -> dict[str, str]:
         return {name: self.what(name) for name in self.ops}
@@ -85,16 +84,7 @@ class Life:
     def edit(self, edit: Edit) -> None:
         """Change the session's copy of the stack file."""
         settings = yaml.safe_load(self.file.read_text(encoding="utf-8"))
-        recipe = settings["config"][RECIPE]
-        for path, value in edit.items():
-            *parents, last = path.split(".")
-            place = recipe
-            for key in parents:
-                place = place.setdefault(key, {})
-            if value is REMOVED:
-                place.pop(last, None)
-            else:
-                place[last] = copy.deepcopy(value)
+        settings["config"][RECIPE] = edited(settings["config"][RECIPE], edit)
         self.file.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
 
     @contextmanager
