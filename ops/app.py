@@ -181,11 +181,12 @@ def doctor(
         raise CommandError(
             f"{said} cannot be read: {error.strerror}", "name the file with the output", BAD_INPUT
         ) from None
-    with connect(found.plan.recipe.access.region) as account:
+    plan = found.model
+    with connect(plan.recipe.access.region) as account:
         # A rehearsal fetches nothing, so it does not matter what is there.
         rehearsed = bool(os.environ.get(PRETEND))
         online = not offline and not rehearsed
-        report = doctors.examine(found.plan, found.fixes, account, said=text, rehearsed=rehearsed, online=online)
+        report = doctors.examine(plan, found.fixes, account, said=text, rehearsed=rehearsed, online=online)
     if as_json:
         _emit(report.as_data())
     else:

@@ -9,7 +9,7 @@ import pytest
 from ops import stacks
 from ops.planning import planned
 from ops.variants import each_stack
-from recipe.config import Base, FromBase
+from recipe.config import Recipe
 from recipe.plan import Manifest, Plan
 from recipe.planner import make_plan
 from recipe.stack_file import read_base
@@ -30,9 +30,8 @@ PAIRS = [
 def on_base(stack: str, name: str, *settings: str) -> Plan:
     """The plan of `stack` on the shipped base, for a stack called `name`."""
     recipe = planned(stack, ["foundation.kind=base", *settings]).recipe
-    assert isinstance(recipe.foundation, FromBase)
+    assert isinstance(recipe, Recipe), "a base is not on a base"
     base = read_base(recipe, stacks.FOLDER)
-    assert isinstance(base, Base)
     return make_plan(name, recipe, placeholders=True, base=base)
 
 
