@@ -93,7 +93,8 @@ def test_one_stack_goes_and_the_other_does_not_notice(both: tuple[Trial, Trial])
 
 
 def test_no_name_of_one_stack_is_a_name_of_another() -> None:
-    plans = [on_base(stack, stack) for stack in _STACKS] + [on_base(_STACKS[-1], _STACKS[-1], "deployment_id=other")]
+    # One stack once: who refers to a base is in its backend, where a stack's name is unique.
+    plans = [on_base(stack, stack) for stack in _STACKS]
     seen: dict[tuple[str, str, str], str] = {}
     for plan in plans:
         for one in plan.objects.all():
