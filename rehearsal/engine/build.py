@@ -14,8 +14,9 @@ import yaml
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from packaging.version import InvalidVersion, Version
 
+from rehearsal.cache import cache_folder
 from rehearsal.engine.progress import Reporter
-from rehearsal.gobuild import GoCommand, cache_folder, ensure
+from rehearsal.gobuild import GoCommand, ensure
 
 __all__ = ["Engine", "cache_folder", "engine_command", "ensure_engine", "required_range", "satisfies"]
 
