@@ -257,6 +257,10 @@ _READERS: Final = {"vllm": _vllm, "trtllm": _trtllm}
 
 
 def _engine_args(engine: str, role: str, said: Told) -> tuple[str, ...]:
+    # The mock decode worker books a whole prompt as one step of its own and waits for ever where the step is too small for it. The real one
+    # gets prompts computed, so that what bounds its steps never meets one.
+    prompts = role != "decode"
+
     def parts() -> Iterator[str]:
         yield from ("--engine-type", engine)
         if role != "worker":
@@ -265,12 +269,12 @@ def _engine_args(engine: str, role: str, said: Told) -> tuple[str, ...]:
             ("--block-size", said.block_size),
             ("--max-model-len", said.context_tokens),
             ("--max-num-seqs", said.max_requests),
-            ("--max-num-batched-tokens", said.max_step_tokens),
+            ("--max-num-batched-tokens", said.max_step_tokens if prompts else None),
             ("--data-parallel-size", said.data_parallel if said.data_parallel > 1 else None),
         ):
             if value is not None:
                 yield from (flag, str(value))
-        for name, on in (("prefix-caching", said.prefix_caching), ("chunked-prefill", said.chunked_prefill)):
+        for name, on in (("prefix-caching", said.prefix_caching), ("chunked-prefill", said.chunked_prefill if prompts else None)):
             if on is not None:
                 yield f"--enable-{name}" if on else f"--no-enable-{name}"
 
