@@ -9,6 +9,7 @@ import pulumi_aws as aws
 import pulumi_kubernetes as kubernetes
 
 from components.admission import Admission, AdmissionArgs
+from components.benchmark import Benchmark, BenchmarkArgs, Results, ResultsArgs
 from components.cluster import Cluster, ClusterArgs
 from components.devices import Devices, DevicesArgs
 from components.identity import Identity, IdentityArgs
@@ -101,12 +102,19 @@ if plan.gpu_pool:
     gpu_args = GpuPoolArgs(plan=plan, identity=identity, network=network, cluster=cluster, wait_for=before_gpus)
     workers_nodes = GpuPool("gpu", gpu_args, on_aws)
 names = plan.names
+results = (
+    [Results("results", ResultsArgs(plan=plan, identity=identity, cluster=cluster), on_aws)] if plan.bucket else []
+)
 if not plan.paused:
-    Serving(
+    serving = Serving(
         "serving",
         ServingArgs(plan=plan, namespace=caches.namespace, nodes=workers_nodes, wait_for=[weights, *before_gpus]),
         in_cluster,
     )
+    if plan.benchmark:
+        measured = [serving, weights, caches, *results]
+        benchmark = BenchmarkArgs(plan=plan, namespace=caches.namespace, nodes=workers_nodes, wait_for=measured)
+        Benchmark("benchmark", benchmark, in_cluster)
     forward = f"kubectl -n {names.namespace} port-forward service/{names.frontend_service} 8000:8000"
     pulumi.export("endpoint", f"http://{names.frontend_service}.{names.namespace}:8000/v1")
     pulumi.export("portForward", forward)

@@ -70,6 +70,8 @@ def _sentences() -> dict[tuple[str, str], str]:
     found: dict[tuple[str, str], str] = {}
     classes = [node for node in ast.parse(inspect.getsource(config)).body if isinstance(node, ast.ClassDef)]
     for node in classes:
+        bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+        found |= {(node.name, field): sentence for (owner, field), sentence in found.items() if owner in bases}
         for field, below in zip(node.body, node.body[1:], strict=False):
             match field, below:
                 case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(sentence))):

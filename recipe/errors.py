@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,11 @@ def from_validation(error: ValidationError, known_keys: dict[str, tuple[str, ...
     return [_problem(details, known_keys) for details in error.errors(include_url=False)]
 
 
+def _keys_at(path: str, known_keys: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Keys the object at `path` may hold. A `*` in a known path stands for a name that is the user's own."""
+    return next((keys for known, keys in known_keys.items() if fnmatch.fnmatchcase(path, known)), ())
+
+
 def _problem(details: ErrorDetails, known_keys: dict[str, tuple[str, ...]]) -> Problem:
     location = [str(part) for part in details["loc"] if part != "[key]"]
     path = ".".join(location) or "recipe"
@@ -71,7 +77,7 @@ def _problem(details: ErrorDetails, known_keys: dict[str, tuple[str, ...]]) -> P
     match details["type"]:
         case "extra_forbidden":
             parent = ".".join(location[:-1])
-            return Problem(path, value, "unknown key", suggest(location[-1], known_keys.get(parent, ())))
+            return Problem(path, value, "unknown key", suggest(location[-1], _keys_at(parent, known_keys)))
         case "missing":
             return Problem(path, None, "required, but missing", f"add {location[-1]}: to the stack file")
         case "literal_error" | "enum" | "union_tag_invalid":

@@ -90,6 +90,7 @@ TABLE: tuple[Duration, ...] = (
     Duration("engine.graphs", 35, f"{_FACTS}: CUDA graphs", low=20, high=50),
     Duration("admission.job", 5, _GUESS, assumption=True),
     Duration("readiness.job", 5, _GUESS, assumption=True),
+    Duration("benchmark.job", 600, _GUESS, assumption=True),  # one to hours, by the profile
     Duration("readiness.grace", 30, _GUESS, assumption=True),
     Duration("other.job", 30, _GUESS, assumption=True),
     Duration("graph.shutdown", 60, "facts/dynamo.md Observed: 60 s grace"),
