@@ -42,6 +42,10 @@ ATTEMPTS: Final = 2
 """Pods after one that was killed (out of memory). Evictions do not count, and whatever AIPerf itself reports is final: GPUs are waiting."""
 LONGEST_CONTEXT: Final = 131_072
 """What every request of the traces fits (recipe/scripts/trace.py)."""
+TRACE_WARMUP: Final = 16
+"""Requests in flight of a trace's warm-up."""
+WARMUP_SEED: Final = 500_000
+"""Added to the profile's seed, so that a warm-up sends other prompts."""
 START_MINUTES: Final = 3
 """Of a Job: installing its packages, starting AIPerf for each point. An assumption of ours."""
 
@@ -57,8 +61,8 @@ PROFILES: Final[dict[str, Profile]] = {
     "fixed": FixedProfile(kind="fixed", isl=4000, osl=500, concurrency_per_gpu=(1, 2, 4, 6)),
     "mooncake": TraceProfile(kind="trace"),
     "generated": TraceProfile(kind="trace", source="generated"),
-    # 192 requests in 54 seconds: small enough for a rehearsal, dense enough that routing matters.
-    "small": TraceProfile(kind="trace", source="generated", scale=0.016),
+    # 120 requests in 33 seconds: small enough for a rehearsal, dense enough that routing matters.
+    "small": TraceProfile(kind="trace", source="generated", scale=0.01),
 }
 """Profiles every stack has."""
 
@@ -124,7 +128,7 @@ def make_points(profile: Profile, gpus: int) -> list[dict[str, Any]]:
         if isinstance(profile, TraceProfile):
             points.append(
                 {"key": f"r{repeat}", "repeat": repeat, "seed": seed, "concurrency": None, "requests": None}
-                | {"concurrency_per_gpu": None, "warmup": 16 * profile.warmup}
+                | {"concurrency_per_gpu": None}
             )
             continue
         for index, per_gpu in enumerate(profile.concurrency_per_gpu):
@@ -133,7 +137,6 @@ def make_points(profile: Profile, gpus: int) -> list[dict[str, Any]]:
             points.append(
                 {"key": f"c{per_gpu:g}-r{repeat}", "repeat": repeat, "seed": seed + index, "concurrency": flight}
                 | {"requests": profile.requests_per_slot * flight, "concurrency_per_gpu": per_gpu}
-                | {"warmup": profile.warmup * flight}
             )
     return points
 
@@ -179,14 +182,15 @@ def make_benchmark(
     assert wanted.run is not None, "asked for"
     profile = profiles(wanted)[wanted.run]
     gpus = measured_gpus(recipe)
-    spec = {
+    points = make_points(profile, gpus)
+    spec: dict[str, Any] = {
         "format": FORMAT,
         "stack": context.stack,
         "profile": wanted.run,
         "kind": profile.kind,
         "traffic": traffic_of(profile),
         "goodput": profile.goodput.model_dump(),
-        "points": make_points(profile, gpus),
+        "points": points,
         "model": context.model.id,
         "tokenizer": context.model.id,
         "revision": context.revision,
@@ -194,7 +198,7 @@ def make_benchmark(
         "about": about(context, cost, cpu, versions),
         "reprint": wanted.reprint,
         "bucket": bucket.model_dump() if bucket else None,
-        "warmup_lengths": _warmup_lengths(profile),
+        "warmup": _warmup(profile, gpus),
     }
     if isinstance(profile, TraceProfile):
         spec["trace_source"] = PUBLISHED_TRACE | {
@@ -213,7 +217,7 @@ def make_benchmark(
         profile=wanted.run,
         kind=profile.kind,
         run=run,
-        points=tuple(str(point["key"]) for point in spec["points"]),
+        points=tuple(str(point["key"]) for point in points),
         least_minutes=round(least_minutes(profile), 1),
         ttft_ms=profile.goodput.ttft_ms,
         itl_ms=profile.goodput.itl_ms,
@@ -243,11 +247,19 @@ def about(context: RenderContext, cost: Cost, cpu: CpuInstance, versions: dict[s
     }
 
 
-def _warmup_lengths(profile: Profile) -> tuple[int, int]:
-    """Tokens in and out of a warm-up's requests."""
+def _warmup(profile: Profile, gpus: int) -> dict[str, int]:
+    """What is sent before the first point: the profile's own lengths, of a trace some of its usual ones."""
     if isinstance(profile, FixedProfile):
-        return profile.isl, profile.osl
-    return min(4000, profile.max_input_tokens or 4000), 64
+        flight, isl, osl = max(1, round(max(profile.concurrency_per_gpu) * gpus)), profile.isl, profile.osl
+    else:
+        flight, isl, osl = TRACE_WARMUP, min(4000, profile.max_input_tokens or 4000), 64
+    return {
+        "requests": profile.warmup * flight,
+        "concurrency": flight,
+        "isl": isl,
+        "osl": osl,
+        "seed": profile.seed + WARMUP_SEED,
+    }
 
 
 # ── objects ──────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -336,8 +336,8 @@ class _Profile(Frozen):
     seed: Annotated[int, Field(ge=0, le=1_000_000)] = 100
     """Of the first point and repeat; the others count up from it. The same seed is the same traffic, whatever the stack."""
     warmup: Annotated[int, Field(ge=0, le=10_000)] = 1
-    """Requests before each point that do not count, for each request in flight (a trace: this many times 16). Prompts of their own, so that no
-    cache is warmed with what is measured."""
+    """Requests that do not count, before the first point, for each one in flight at the highest load (a trace: this many times 16). Prompts of
+    their own, so that no cache is warmed with what is measured."""
     goodput: Goodput = Goodput()
 
 

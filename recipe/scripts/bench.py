@@ -43,10 +43,6 @@ LINE_CHARS: Final = 8_000
 MOST_LOG_BYTES: Final = 1_000_000
 """Of one result in the log, which the kubelet rotates at 10 MiB. A larger one gives a sample of its requests there; the claim has all."""
 SAMPLE: Final = 2_000
-WARMUP_IN_FLIGHT: Final = 16
-"""Of a trace's warm-up."""
-WARMUP_SEED: Final = 500_000
-"""Added to a point's seed, so that a warm-up sends other prompts."""
 COLUMNS: Final = {
     "ttft_ms": "time_to_first_token",
     "itl_ms": "inter_token_latency",
@@ -102,6 +98,7 @@ class Bench:
             done = {point["key"]: found for point in points if (found := self.earlier(point))}
             if len(done) < len(points):
                 self.wait_ready()
+                self.warm_up()
             for number, point in enumerate(points, 1):
                 said = f"point {number} of {len(points)}, {point['key']}"
                 if found := done.get(point["key"]):
@@ -149,6 +146,8 @@ class Bench:
     def about(self) -> dict[str, Any]:
         """run.json: what was measured, on what, for how much."""
         known = {key: value for key, value in self.spec.items() if key != "trace_source"}
+        if timing := os.environ.get("SIMULATED"):
+            known["about"] = known["about"] | {"simulated": timing}
         return known | {"run": self.run_name, "started_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
     def prepare_trace(self) -> None:
@@ -185,16 +184,16 @@ class Bench:
         """The published trace's text, from the claim if it is there. OSError, ValueError: it is not to be had, or another one."""
         stored = Path(setting("RESULTS")) / "traces" / source["file"]
         with suppress(OSError):
-            data = stored.read_bytes()
-            if len(data) == source["bytes"]:
-                return data.decode()
+            kept = stored.read_bytes()
+            if len(kept) == source["bytes"]:
+                return kept.decode()
         with urllib.request.urlopen(source["url"], timeout=60) as response:  # noqa: S310 - https, from our own manifest
-            data = response.read()
+            data: bytes = response.read()
         if len(data) != source["bytes"]:
             raise ValueError(f"{source['url']} has {len(data)} bytes instead of {source['bytes']}")
         with suppress(OSError):
             write(stored, data)
-        return str(data.decode())
+        return data.decode()
 
     def wait_ready(self) -> None:
         """Until the model is listed and one completion came back."""
@@ -218,6 +217,16 @@ class Bench:
             say(f"waiting for {self.url}: {why}")
             time.sleep(min(POLL_SECONDS, self.ready_seconds / 4))
 
+    def warm_up(self) -> None:
+        """Requests that do not count. One that fails is a failure: nothing behind it would do better."""
+        warm = self.spec["warmup"]
+        if warm["requests"]:
+            say(
+                f"warm-up: {warm['requests']} requests of {warm['isl']}/{warm['osl']} tokens, {warm['concurrency']} in flight"
+            )
+            load = synthetic(warm["isl"], warm["osl"], warm["concurrency"], warm["requests"], warm["seed"])
+            self.profile(self.work / "warmup", load, None)
+
     def earlier(self, point: dict[str, Any]) -> dict[str, Any] | None:
         """The point's result if an earlier pod of this run has measured it."""
         path = self.folder / "points" / f"{point['key']}.json"
@@ -235,12 +244,7 @@ class Bench:
     # ── one point ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def measure(self, point: dict[str, Any]) -> dict[str, Any]:
-        """Warm-up, AIPerf, and what came of it. Raises Failed and Stopped."""
-        if point["warmup"]:
-            isl, osl = self.spec["warmup_lengths"]
-            flight = point["concurrency"] or WARMUP_IN_FLIGHT
-            load = synthetic(isl, osl, flight, point["warmup"], point["seed"] + WARMUP_SEED)
-            self.profile(self.work / "warmup", load, None)
+        """AIPerf, and what came of it. Raises Failed and Stopped."""
         if self.trace_file:
             load = ["--input-file", str(self.trace_file), "--custom-dataset-type", "mooncake_trace", "--fixed-schedule"]
             load += ["--random-seed", str(point["seed"])]
@@ -392,8 +396,8 @@ def outcome(out: Path) -> dict[str, Any]:
         raise Failed("AIPerf finished without one answered request")
     kinds: dict[str, int] = {}
     for record in records:
-        if error := record.get("error"):
-            said = error.get("message") or error.get("type") if isinstance(error, dict) else error
+        if told := record.get("error"):
+            said = told.get("message") or told.get("type") if isinstance(told, dict) else told
             kinds[str(said)[:200]] = kinds.get(str(said)[:200], 0) + 1
     metrics = {
         name: {key: round(one, 4) if isinstance(one, float) else one for key, one in value.items()}
@@ -480,7 +484,7 @@ def described(point: dict[str, Any], spec: dict[str, Any]) -> str:
         load = f"{point['concurrency']} in flight ({point['concurrency_per_gpu']:g} per GPU), {traffic['isl']}/{traffic['osl']} tokens"
     else:
         load = f"the trace at its own times, {spec['trace']['seconds']:.0f} s"
-    return f"{load}, {point['requests']} requests, seed {point['seed']}, after {point['warmup']} to warm up"
+    return f"{load}, {point['requests']} requests, seed {point['seed']}"
 
 
 def summary(found: dict[str, Any]) -> str:

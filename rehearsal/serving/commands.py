@@ -274,7 +274,10 @@ def _engine_args(engine: str, role: str, said: Told) -> tuple[str, ...]:
         ):
             if value is not None:
                 yield from (flag, str(value))
-        for name, on in (("prefix-caching", said.prefix_caching), ("chunked-prefill", said.chunked_prefill if prompts else None)):
+        for name, on in (
+            ("prefix-caching", said.prefix_caching),
+            ("chunked-prefill", said.chunked_prefill if prompts else None),
+        ):
             if on is not None:
                 yield f"--enable-{name}" if on else f"--no-enable-{name}"
 
