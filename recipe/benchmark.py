@@ -289,7 +289,7 @@ def _job(context: RenderContext, spec: dict[str, Any], run: str, *, account: boo
             f"--requirement={SCRIPTS_MOUNT}/{REQUIREMENTS}",
         ],
         "env": [{"name": "HOME", "value": "/tmp"}],
-        "resources": {"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
+        "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [SCRIPTS_VOLUME_MOUNT, TMP_VOLUME_MOUNT, packages],
     }
