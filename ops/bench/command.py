@@ -231,6 +231,9 @@ def _up(pulumi: str, plan: Plan, wish: Wish) -> tuple[int, Path | None]:
     finally:
         if process.poll() is None:
             process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
         watcher.stopped.set()
         watcher.join()
     follower = watcher.follower

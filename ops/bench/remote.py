@@ -7,6 +7,7 @@ stopped goes on where it was; what was measured is kept the moment its last line
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import subprocess
 import tempfile
@@ -26,8 +27,8 @@ TAIL_LINES: Final = 40
 """Of each look while the Job runs; at a point's end, and at the Job's, the whole log is read."""
 PATIENCE_SECONDS: Final = 120.0
 """How long the API may be silent before that is worth a line."""
-_MEASURED: Final = ": TTFT "
-"""In the line that follows a point; its result is in the log by the time of the next."""
+_MEASURED: Final = re.compile(r"point \d+ of \d+, (\S+): (?:TTFT|measured before)")
+"""The line after which a point's result follows in the log."""
 
 Say = Callable[[str], None]
 
@@ -80,6 +81,8 @@ class Follower:
     _held: dict[str, dict[str, Any]] = field(default_factory=dict)
     _last: dict[str, str] = field(default_factory=dict)
     _states: dict[str, str] = field(default_factory=dict)
+    _due: set[str] = field(default_factory=set)
+    """Points that were measured, so that their results must come."""
     _silent_since: float | None = None
 
     def look(self) -> bool:
@@ -164,7 +167,8 @@ class Follower:
         fresh = self._fresh(name, [line for line in text.splitlines() if line and not line.startswith("@@ ")])
         for line in fresh:
             self.say(line)
-        if not whole and any(_MEASURED in line or "measured before" in line for line in fresh):
+        self._due |= {found.group(1) for line in fresh if (found := _MEASURED.search(line))}
+        if not whole and self._due - set(self.kept):
             text = self._log(name, None) or text
         self._keep(text)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import gzip
 import json
 import os
@@ -68,8 +69,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For a legend: stack, mode and router."""
-        return f"{self.about['stack']} ({self.stack['mode']}, {self.stack['router']})"
+        """For a legend: stack, router, and the mode where the stack's own name does not say it."""
+        stack, mode = str(self.about["stack"]), str(self.stack["mode"])
+        return f"{stack}{'' if mode in stack.split('-') else f' ({mode})'}, {self.stack['router']}"
 
     @property
     def gpus(self) -> int:
@@ -216,7 +218,8 @@ def save(folder: Path, name: str, data: dict[str, Any]) -> Path:
         staged.write_text(json.dumps(data), encoding="utf-8")
         staged.replace(path)
     except OSError as error:
-        staged.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            staged.unlink(missing_ok=True)
         raise CommandError(
             f"{path} cannot be written: {error.strerror}", "free space, or name another folder: --out DIR", FAILED
         ) from None

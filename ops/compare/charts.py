@@ -131,10 +131,10 @@ def _frame(title: str, x: Axis, y: Axis, *, x_ticks: bool = True) -> list[str]:
     body = [_text(LEFT, 18, title, size=14, weight="600")]
     for tick in y.ticks():
         body.append(f'<path d="M{LEFT} {up(tick):.1f}H{right}" stroke="#e3e6e9"/>')
-        body.append(_text(LEFT - 7, up(tick) + 4, f"{tick:,.4g}", anchor="end"))
+        body.append(_text(LEFT - 7, up(tick) + 4, _number(tick), anchor="end"))
     for tick in x.ticks() if x_ticks else ():
         body.append(f'<path d="M{across(tick):.1f} {TOP}V{bottom}" stroke="#eef0f2"/>')
-        body.append(_text(across(tick), bottom + 17, f"{tick:,.4g}", anchor="middle"))
+        body.append(_text(across(tick), bottom + 17, _number(tick), anchor="middle"))
     body.append(f'<path d="M{LEFT} {TOP}V{bottom}H{right}" fill="none" stroke="#8a9299"/>')
     body.append(_text((LEFT + right) / 2, HEIGHT - 10, x.title, anchor="middle"))
     middle = (TOP + bottom) / 2
@@ -157,6 +157,11 @@ def _svg(title: str, body: Sequence[str], series: Sequence[Series]) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {high}" width="{WIDTH}" height="{high}" '
         f'role="img" aria-label="{escape(title)}">{"".join(body)}{"".join(legend)}</svg>'
     )
+
+
+def _number(value: float) -> str:
+    """A tick: 10,000 rather than 1e+04."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _text(

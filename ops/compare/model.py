@@ -397,7 +397,7 @@ def _decided(effects: Sequence[Effect]) -> str:
 
 
 def _change(effect: Effect) -> str:
-    return f"{effect.factor} ({effect.from_} → {effect.to}) {effect.share:+.0%} ({_amount(effect.metric, effect.change, sign=True)})"
+    return f"{effect.from_} → {effect.to} {effect.share:+.0%} ({_amount(effect.metric, effect.change, sign=True)})"
 
 
 def _amount(key: str, value: float | None, *, sign: bool = False) -> str:

@@ -113,9 +113,11 @@ def _against_throughput(found: Comparison) -> str:
             series.append(Series(run.name, tuple(points), tuple(marks)))
     if not series:
         return ""
-    x = axis("output tokens a second per GPU", [a for one in series for a, _ in one.points])
+    numbers = "" if found.loads == ("trace",) else "; numbers: requests in flight per GPU"
+    what = f"output tokens a second per GPU{numbers}"
+    x = axis(what, [a for one in series for a, _ in one.points])
     y = axis("mean request latency, ms", [b for one in series for _, b in one.points])
-    return charts.lines("Latency against throughput (numbers: requests in flight per GPU)", x, y, series, dots=True)
+    return charts.lines("Latency against throughput", x, y, series, dots=True)
 
 
 def _bars(found: Comparison, key: str, title: str) -> str:

@@ -112,9 +112,9 @@ def test_a_run_that_was_cut_short_is_compared_on_what_both_have_and_named(tmp_pa
 def test_with_four_corners_each_switch_gets_what_it_did(tmp_path: Path) -> None:
     found = comparison(*corners(tmp_path))
     said = {sentence.partition(":")[0]: sentence for sentence in found.verdict}
-    assert said["TTFT mean"].startswith("TTFT mean: router decided: router (round-robin → kv) -37%")
+    assert said["TTFT mean"].startswith("TTFT mean: router decided: round-robin → kv -37%")
     assert "disaggregation makes no difference beyond the repeats' own" in said["TTFT mean"]
-    assert said["ITL mean"].startswith("ITL mean: disaggregation decided: disaggregation (agg → disagg) -29%")
+    assert said["ITL mean"].startswith("ITL mean: disaggregation decided: agg → disagg -29%")
     assert found.missing_corners == ()
 
 
@@ -135,7 +135,7 @@ def test_a_difference_within_the_repeats_is_noise(tmp_path: Path) -> None:
         folder(tmp_path, "one", ttft=(400.0, 430.0)), folder(tmp_path, "other", router="kv", ttft=(405.0, 400.0))
     )
     (said,) = [sentence for sentence in found.verdict if sentence.startswith("TTFT mean")]
-    assert said.startswith("TTFT mean: noise: router (round-robin → kv) -3%")
+    assert said.startswith("TTFT mean: noise: round-robin → kv -3%")
 
 
 def test_repeats_that_happen_to_agree_do_not_make_two_percent_a_result(tmp_path: Path) -> None:
@@ -178,10 +178,10 @@ def test_simulated_figures_are_marked_everywhere_and_no_evidence_for_disaggregat
 def test_json_holds_every_figure_and_the_verdict(run: Run, tmp_path: Path) -> None:
     data = json.loads(run("compare", *corners(tmp_path), "--json").stdout)
     assert [one["name"] for one in data["runs"]] == [
-        "qwen3-32b-agg (agg, round-robin)",
-        "qwen3-32b-agg (agg, kv)",
-        "qwen3-32b-disagg (disagg, round-robin)",
-        "qwen3-32b-disagg (disagg, kv)",
+        "qwen3-32b-agg, round-robin",
+        "qwen3-32b-agg, kv",
+        "qwen3-32b-disagg, round-robin",
+        "qwen3-32b-disagg, kv",
     ]
     assert data["loads"]["trace"][0]["figures"]["ttft_ms"] == {"mean": 405.0, "values": [400.0, 410.0]}
     assert {effect["factor"] for effect in data["effects"]} == {"router", "disaggregation"}
