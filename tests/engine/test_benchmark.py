@@ -65,10 +65,13 @@ def test_a_bucket_that_was_kept_is_taken_by_its_name(start: StartLife) -> None:
     succeed(life.up())
 
 
-def test_a_benchmark_that_fails_fails_the_up_and_the_next_one_measures_again(
-    start: StartLife, tmp_path: Path
-) -> None:
-    fault = {"type": "Job", "name_contains": "benchmark", "when": "after", "error": "c2-r1: AIPerf ended with exit code 1"}
+def test_a_benchmark_that_fails_fails_the_up_and_the_next_one_measures_again(start: StartLife, tmp_path: Path) -> None:
+    fault = {
+        "type": "Job",
+        "name_contains": "benchmark",
+        "when": "after",
+        "error": "c2-r1: AIPerf ended with exit code 1",
+    }
     life = start(faults=faults_file(tmp_path, fault))
     life.edit({"benchmark.run": "small"})
     failed = life.up()
