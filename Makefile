@@ -8,7 +8,7 @@ WANTED = { echo "$(CURDIR)"; cat $(PINS); }
 # A caller's flags and settings must not change what the tests see.
 PYTEST := $(PY) -m pytest
 
-.PHONY: help setup engine control-plane lint format test test-cluster test-all rehearse benchmark lock clean
+.PHONY: help setup engine control-plane browser lint format test test-cluster test-all rehearse benchmark lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,14 @@ engine: setup ## find or build the Pulumi engine (about 7 minutes the first time
 control-plane: setup ## build Kubernetes' API server, controllers and scheduler, etcd and kwok (up to 20 minutes, the first time)
 	@$(PY) -m rehearsal.cluster
 
+browser: ## Debian's chromium for the one test that opens a page, where root and apt can install it
+	@if command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing chromium (once)"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null || \
+	    echo "make browser: chromium could not be installed; its test is skipped" >&2; \
+	else echo "make browser: no chromium, and only root can install it with apt-get; its test is skipped" >&2; fi
+
 lint: setup ## formatting, lint and types
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
@@ -52,7 +60,7 @@ test: lint engine ## lint and all tests except the slow ones
 test-cluster: control-plane ## what is rendered, on a real control plane with pretended nodes: accepted, placed, running
 	@$(PYTEST) tests/cluster
 
-test-all: lint engine control-plane ## every tier there is
+test-all: lint engine control-plane browser ## every tier there is
 	@$(PYTEST)
 
 rehearse: setup ## run the whole life of STACK on the real engine against a pretend cloud (default STACK=qwen3-32b-disagg)
