@@ -141,7 +141,7 @@ def on_aws(stack: str, wish: Wish) -> tuple[int, Path | None]:
     if wish.attach:
         with cluster_access(plan) as api:
             follower = Follower(api, plan.names.namespace, None, wish.out, _say)
-            follower.follow(_poll())
+            follower.follow(_poll(), until=lambda: follower.answered and follower.seen_job is None)
             if follower.seen_job is None:
                 raise CommandError(f"{stack} runs no benchmark", f"python -m ops bench {stack}", FAILED)
         follower.finish()

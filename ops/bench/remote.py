@@ -73,6 +73,8 @@ class Follower:
     kept: list[str] = field(default_factory=list)
     status: dict[str, Any] | None = None
     """status.json, as the Job ended."""
+    answered: bool = False
+    """Whether the API has answered at all."""
     ended: str | None = None
     """Complete or Failed, of the Job."""
     why: str = ""
@@ -89,6 +91,7 @@ class Follower:
         """One look. True: the Job has ended, and all of its log that is to be had was read."""
         try:
             job = self._job()
+            self.answered = True
             if job is None:
                 return False
             pods = self._pods(job.metadata.name)

@@ -186,14 +186,14 @@ class Bench:
         with suppress(OSError):
             kept = stored.read_bytes()
             if len(kept) == source["bytes"]:
-                return kept.decode()
+                return str(kept, "utf-8")
         with urllib.request.urlopen(source["url"], timeout=60) as response:  # noqa: S310 - https, from our own manifest
             data: bytes = response.read()
         if len(data) != source["bytes"]:
             raise ValueError(f"{source['url']} has {len(data)} bytes instead of {source['bytes']}")
         with suppress(OSError):
             write(stored, data)
-        return data.decode()
+        return str(data, "utf-8")
 
     def wait_ready(self) -> None:
         """Until the model is listed and one completion came back."""

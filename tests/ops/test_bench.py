@@ -219,7 +219,7 @@ def job_name() -> str:
 
 
 def results(tmp_path: Path) -> Path:
-    return tmp_path / "results" / ABOUT["stack"] / ABOUT["profile"] / ABOUT["run"]
+    return tmp_path / "results" / str(ABOUT["stack"]) / str(ABOUT["profile"]) / str(ABOUT["run"])
 
 
 # ── it gets there ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -326,15 +326,13 @@ def test_an_eviction_hands_over_to_the_next_pod(bench: Run, cluster: Cluster, to
 def test_a_pod_that_is_gone_with_its_log_leaves_what_was_seen_of_it(
     bench: Run, cluster: Cluster, tools: Bin, tmp_path: Path
 ) -> None:
-    story = tell(
-        lambda: cluster.pod("p", RUNNING, [*BEGINNING, *FIRST]),
-        lambda: None,
-        lambda: (
-            cluster.pods.clear(),
-            cluster.logs.clear(),
-            cluster.ends("Failed", "BackoffLimitExceeded", "node gone"),
-        )[0],
-    )
+
+    def gone() -> None:
+        cluster.pods.clear()
+        cluster.logs.clear()
+        cluster.ends("Failed", "BackoffLimitExceeded", "node gone")
+
+    story = tell(lambda: cluster.pod("p", RUNNING, [*BEGINNING, *FIRST]), lambda: time.sleep(2), gone)
     done = bench("--attach")
     story.join()
     assert done.exit_code == FAILED
@@ -410,6 +408,13 @@ def test_a_desk_that_was_asleep_fetches_what_it_missed(
         process.kill()
     assert process.returncode == OK, said
     assert load(results(tmp_path)).complete
+
+
+def test_attaching_to_nothing_says_what_to_run(bench: Run, cluster: Cluster, tools: Bin) -> None:
+    cluster.job = None
+    done = bench("--attach")
+    assert done.exit_code == FAILED
+    assert f"{STACK} runs no benchmark" in done.output
 
 
 # ── bad input ────────────────────────────────────────────────────────────────────────────────────────────────────────
