@@ -8,7 +8,7 @@ WANTED = { echo "$(CURDIR)"; cat $(PINS); }
 # A caller's flags and settings must not change what the tests see.
 PYTEST := $(PY) -m pytest
 
-.PHONY: help setup engine control-plane serving lint format test test-cluster test-serving test-all rehearse benchmark lock lock-serving clean
+.PHONY: help setup engine control-plane serving browser lint format test test-cluster test-serving test-all rehearse benchmark lock lock-serving clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,14 @@ control-plane: setup ## build Kubernetes' API server, controllers and scheduler,
 serving: setup ## set up Dynamo's frontend and mock engine in an environment of their own (1.3 GB, about 2 minutes, the first time)
 	@$(PY) -m rehearsal.serving
 
+browser: ## Debian's chromium for the one test that opens a page, where root and apt can install it
+	@if command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "Installing chromium (once)"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null || \
+	    echo "make browser: chromium could not be installed; its test is skipped" >&2; \
+	else echo "make browser: no chromium, and only root can install it with apt-get; its test is skipped" >&2; fi
+
 lint: setup ## formatting, lint and types
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
@@ -61,7 +69,7 @@ test-cluster: control-plane ## what is rendered, on a real control plane with pr
 test-serving: serving ## of these, what runs Dynamo's own frontend and router with mock engines
 	@$(PYTEST) tests/serving
 
-test-all: lint engine control-plane serving ## every tier there is
+test-all: lint engine control-plane serving browser ## every tier there is
 	@$(PYTEST)
 
 rehearse: setup ## run the whole life of STACK on the real engine against a pretend cloud, tokens included (STACK=qwen3-32b-disagg; SERVE=0 without)

@@ -9,6 +9,7 @@ import pulumi
 import pulumi_aws as aws
 
 from components.admission import Admission, AdmissionArgs
+from components.benchmark import Benchmark, BenchmarkArgs, Results, ResultsArgs
 from components.foundation import Foundation
 from components.identity import Identity
 from components.nodes import CpuPool, GpuPool, GpuPoolArgs
@@ -57,9 +58,24 @@ def serve(
             GpuPoolArgs(plan=plan, identity=identity, site=foundation.site, wait_for=before_gpus),
             pulumi.ResourceOptions(providers=[account]),
         )
+    results = (
+        [
+            Results(
+                "results",
+                ResultsArgs(plan=plan, identity=identity, site=foundation.site),
+                pulumi.ResourceOptions(providers=[account]),
+            )
+        ]
+        if plan.bucket
+        else []
+    )
     if not plan.paused:
-        Serving(
+        serving = Serving(
             "serving",
             ServingArgs(plan=plan, namespace=caches.namespace, nodes=workers_nodes, wait_for=[weights, *before_gpus]),
             inside,
         )
+        if plan.benchmark:
+            measured = [serving, weights, caches, *results]
+            args = BenchmarkArgs(plan=plan, namespace=caches.namespace, nodes=workers_nodes, wait_for=measured)
+            Benchmark("benchmark", args, inside)

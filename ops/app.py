@@ -298,3 +298,108 @@ def release_base(
     from ops.releasing import installed, release
 
     release(stack, installed())
+
+
+@app.command(epilog=EPILOG)
+@command
+def bench(
+    names: Annotated[
+        list[str], typer.Argument(metavar="STACK [STACK]", help="The stack to measure; with --corners the pair.")
+    ],
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            help="fixed, mooncake, generated, small, or one of the stack file. Default: fixed; rehearsed: small."
+        ),
+    ] = None,
+    rehearse_it: Annotated[
+        bool,
+        typer.Option("--rehearse", help="Here, for nothing: real AIPerf and frontend, mock engines, simulated times."),
+    ] = False,
+    corners: Annotated[
+        bool,
+        typer.Option(
+            "--corners",
+            help="agg and disagg, each with both routers, of a pair of stacks, and their comparison (with --rehearse).",
+        ),
+    ] = False,
+    settings: Settings = None,
+    attach: Annotated[
+        bool, typer.Option("--attach", help="No `up`: follow the benchmark that runs, or fetch the one that ended.")
+    ] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Measure everything anew, though it was measured before.")
+    ] = False,
+    reprint: Annotated[
+        bool, typer.Option("--reprint", help="Let the Job print again what is on the claim, if its log was lost.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before `pulumi up`.")] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path("results"),
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="With --corners: the comparison as a page.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Measure a stack with AIPerf: the Job runs as part of `pulumi up`, is followed from here, and its results are fetched.
+
+    Whatever goes wrong, points that were measured are kept, and the exit code says that it is not all.
+    """
+    from ops.bench.command import Wish, all_corners, corner_commands
+    from ops.bench.command import bench as run
+
+    wish = Wish(profile, tuple(settings or ()), out, rehearse_it, attach, again, reprint, yes, as_json)
+    if corners:
+        if len(names) != 2:
+            raise CommandError(
+                "--corners needs a pair of stacks", "python -m ops bench AGG DISAGG --corners --rehearse", BAD_INPUT
+            )
+        if not rehearse_it:
+            raise CommandError(
+                "--corners measures in the rehearsal only: on AWS each corner is paid for",
+                f"add --rehearse, or run these one by one:\n{corner_commands(names[0], names[1], profile)}",
+                BAD_INPUT,
+            )
+        raise typer.Exit(all_corners(names[0], names[1], wish, _emit, html))
+    if len(names) != 1 or html is not None:
+        raise CommandError(
+            "name one stack (a pair, and --html, go with --corners)", "python -m ops bench --help", BAD_INPUT
+        )
+    if rehearse_it and (attach or reprint):
+        raise CommandError(
+            "--attach and --reprint are for AWS", "run it again: it goes on with what is missing", BAD_INPUT
+        )
+    raise typer.Exit(run(names[0], wish, _emit))
+
+
+@app.command(epilog=EPILOG)
+@command
+def compare(
+    results: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="DIR DIR...", help="Folders of `ops bench`: a run's, or one above it for the newest run below."
+        ),
+    ],
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write a page with charts.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every run below the folders, not only the newest.")] = False,
+    corners: Annotated[
+        bool,
+        typer.Option(
+            "--corners", help="The arguments are two stacks: print what to run to tell router and disaggregation apart."
+        ),
+    ] = False,
+    profile: Annotated[str | None, typer.Option(help="With --corners: the profile to name.")] = None,
+) -> None:
+    """Runs of the same traffic side by side: TTFT, ITL, latency, goodput, tokens and dollars, and what made the difference.
+
+    Refuses unlike with unlike: other lengths, another concurrency per GPU, another trace, GPU or AIPerf.
+    """
+    if corners:
+        from ops.bench.command import corner_commands
+
+        if len(results) != 2:
+            raise CommandError("--corners needs two stacks", "python -m ops compare --corners AGG DISAGG", BAD_INPUT)
+        typer.echo(corner_commands(str(results[0]), str(results[1]), profile))
+        return
+    from ops.compare.command import compare_folders, folders_of
+
+    raise typer.Exit(compare_folders(folders_of(results, every=every), as_json=as_json, html=html, emit=_emit))

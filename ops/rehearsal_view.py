@@ -168,6 +168,9 @@ def _report(outcome: Rehearsal) -> Iterator[RenderableType]:
     if outcome.left and outcome.destroyed:
         yield _title(f"Left in the pretend cloud: {len(outcome.left)}")
         yield _left(outcome)
+    if outcome.kept and outcome.destroyed:
+        names = ", ".join(dict.fromkeys(one.id for one in outcome.kept))
+        yield Text(f"\nKept on purpose, {len(outcome.kept)} things: the results in {names}")
     if outcome.destroyed:
         yield Text(
             f"\nLeft in the pretend cloud: {len(outcome.left) or 'nothing'} (of {created(outcome.journal) + (outcome.base.created if outcome.base else 0)} created)",

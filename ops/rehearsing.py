@@ -72,6 +72,8 @@ class Rehearsal:
     """After `up`: how many of each kind, services' own things included."""
     destroyed: bool = False
     left: list[Left] = field(default_factory=list)
+    kept: list[Left] = field(default_factory=list)
+    """What is there on purpose: a bucket of results."""
     wall_seconds: float = 0.0
     proof: Proof | None = None
     """What a real control plane said, where it was asked."""
@@ -115,7 +117,7 @@ class Rehearsal:
         """What `--json` writes. Keys are a contract; new ones may come, none goes."""
         found, spent = self.gpus(), charges(self.journal, self.rates)
         made = created(self.journal)
-        ours = sum(bool(one.urn) for one in self.left)
+        ours = sum(bool(one.urn) for one in (*self.left, *self.kept))
         return {
             "simulated": True,
             "stack": self.plan.stack,
@@ -127,6 +129,7 @@ class Rehearsal:
             "deleted": made - ours,
             "left": len(self.left),
             "left_resources": [asdict(one) for one in self.left],
+            "kept_on_purpose": [asdict(one) for one in self.kept],
             "destroyed": self.destroyed,
             "existed": self.existed,
             "gpus": self.running_gpus(),
@@ -291,7 +294,7 @@ def _live(session: Session, outcome: Rehearsal, *, destroy_after_failure: bool, 
     if not previewed.ok:
         outcome.failures += _errors("preview", previewed)
         outcome.destroyed = True
-        outcome.left = left(session)
+        _count(session, outcome)
         return
     total = previewed.changes.get("create", 0)
     typer.echo(f"  would create {total} resources (components and providers among them)")
@@ -307,7 +310,7 @@ def _live(session: Session, outcome: Rehearsal, *, destroy_after_failure: bool, 
         for failure in outcome.failures:
             typer.echo(f"  {failure}", err=True)
         if not destroy_after_failure:
-            outcome.left = left(session)
+            _count(session, outcome)
             return
     elif serve:
         from ops import serving
@@ -321,9 +324,16 @@ def _live(session: Session, outcome: Rehearsal, *, destroy_after_failure: bool, 
         gone = session.run(["destroy", "--yes", "--skip-preview", "--stack", stack], on_event=watch)
     outcome.destroyed = True
     outcome.read(session)
-    outcome.left = left(session)
+    _count(session, outcome)
     if not gone.ok:
         outcome.failures += _errors("destroy", gone)
+
+
+def _count(session: Session, outcome: Rehearsal) -> None:
+    """What is left over, and what was kept."""
+    found = left(session)
+    outcome.left = [one for one in found if not one.kept]
+    outcome.kept = [one for one in found if one.kept]
 
 
 def left(session: Session) -> list[Left]:

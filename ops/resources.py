@@ -91,6 +91,19 @@ def _model(plan: Plan) -> tuple[Room, ...]:
     serving: dict[str, int] = {}
     if not plan.paused:
         serving = {"DynamoGraphDeployment": 1, **job, "ConfigMap": 1 + len(plan.objects.graph_config)}
+    bucket: dict[str, int] = {}
+    if plan.bucket:
+        made, used = int(plan.bucket.created), int(plan.benchmark is not None)
+        bucket = {
+            "Bucket": made,
+            "BucketPublicAccessBlock": made,
+            "Role": used,
+            "RolePolicy": used,
+            "PodIdentityAssociation": used,
+        }
+    measuring: dict[str, int] = {}
+    if plan.benchmark and not plan.paused:
+        measuring = {"ConfigMap": 1, "ServiceAccount": int(plan.bucket is not None), "Job": 1}
     wait = "when the platform is ready and the API server has accepted the graph"
     if plan.recipe.weights.wait:
         wait = "when the weights are on disk, the platform is ready and the API server has accepted the graph"
@@ -101,4 +114,6 @@ def _model(plan: Plan) -> tuple[Room, ...]:
         Room("admission", job, "after the platform: the API server judges the graph in a dry run"),
         Room("gpu", gpu, f"last of what is paid by the hour: {wait}"),
         Room("serving", serving, f"when {ready}; ends when one completion came back"),
+        Room("results", bucket, "beside everything; a bucket made here is kept on purpose when the rest goes"),
+        Room("benchmark", measuring, "last: what it measures is proved to serve"),
     )

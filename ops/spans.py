@@ -23,6 +23,8 @@ ITEMS: Final[dict[str, str]] = {
     "Admission": "admission",
     "GpuPool": "GPU nodes",
     "Serving": "graph",
+    "Results": "results bucket",
+    "Benchmark": "benchmark",
 }
 """Item by the component whose resource it is. What `Serving` waits with at the end is an item of its own."""
 READY: Final = "ready"

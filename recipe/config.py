@@ -367,6 +367,99 @@ class Hardware(Frozen):
     cpu: CpuPool = CpuPool()
 
 
+# ── benchmark ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Goodput(Frozen):
+    """Limits a request has to keep to count as good, both of them (upstream's recipe for Qwen3-32B: 2000 and 25)."""
+
+    ttft_ms: Annotated[float, Field(gt=0, le=600_000)] = 2000
+    """Most milliseconds until the first token."""
+    itl_ms: Annotated[float, Field(gt=0, le=60_000)] = 25
+    """Most milliseconds between two tokens, on average over the request."""
+
+
+class _Profile(Frozen):
+    repeats: Annotated[int, Field(ge=1, le=20)] = 2
+    """How often each point is measured, each time with a seed of its own. With one, nothing is known of the noise."""
+    seed: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """Of the first point and repeat; the others count up from it. The same seed is the same traffic, whatever the stack."""
+    warmup: Annotated[int, Field(ge=0, le=10_000)] = 1
+    """Requests that do not count, before the first point, for each one in flight at the highest load (a trace: this many times 16). Prompts of
+    their own, so that no cache is warmed with what is measured."""
+    goodput: Goodput = Goodput()
+
+
+class FixedProfile(_Profile):
+    """Prompts and answers of one length, a fixed number of requests in flight for each GPU: what the stack can do."""
+
+    kind: Literal["fixed"]
+    isl: Annotated[int, Field(ge=16, le=1_000_000)]
+    """Input of each request, tokens."""
+    osl: Annotated[int, Field(ge=2, le=100_000)]
+    """Output of each request, tokens; the model has to go on until then."""
+    concurrency_per_gpu: Annotated[
+        tuple[Annotated[float, Field(gt=0, le=1024)], ...], Field(min_length=1, max_length=32)
+    ]
+    """Requests in flight for each GPU, one point each. Per GPU, so that stacks of another layout or size get the same load."""
+    requests_per_slot: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Requests of a point for each one in flight (upstream: 10)."""
+
+
+class TraceProfile(_Profile):
+    """Recorded conversations at their own times: what users of such traffic would see. Its throughput is the trace's, not the stack's."""
+
+    kind: Literal["trace"]
+    source: Literal["mooncake", "generated"] = "mooncake"
+    """mooncake: the published conversation trace (12,031 requests in 59 minutes, mean 12,035 tokens in and 343 out, 36.6 % of prompt blocks seen
+    before). generated: one of the same shape from the seed, without any download."""
+    fallback: bool = True
+    """Where the published trace cannot be had: go on with the generated one (the results say so) instead of failing with GPUs running."""
+    scale: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the trace that is replayed, from its beginning: 0.1 is a tenth of the requests in a tenth of the time."""
+    pace: Annotated[float, Field(gt=0, le=100)] = 1.0
+    """How many times as fast as recorded the requests arrive."""
+    max_input_tokens: Annotated[int, Field(ge=512, le=1_000_000)] | None = None
+    """Requests with longer prompts are left out. Unset: all are sent, so the context has to hold 131,072 tokens."""
+
+
+Profile = Annotated[FixedProfile | TraceProfile, Field(discriminator="kind")]
+ProfileName = Annotated[
+    str,
+    _matching(r"[a-z][a-z0-9-]{0,30}", "1 to 31 lower-case letters, digits and dashes, a letter first", "like chat-4k"),
+]
+BucketName = Annotated[
+    str,
+    _matching(
+        r"(?!xn--)[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+        "not the name of an S3 bucket",
+        "3 to 63 lower-case letters, digits, dots and dashes; or create",
+    ),
+]
+
+
+class Benchmark(Frozen):
+    """A benchmark of the stack by a Job on the CPU pool, with AIPerf. Nothing of it exists unless `run` names a profile; `ops bench` does that."""
+
+    run: ProfileName | None = None
+    """Profile to run with the next `up`: one of `profiles`, or fixed, mooncake, generated, small (recipe/benchmark.py). Unset: no benchmark."""
+    attempt: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Another number measures everything anew. With the same one, a Job that was cut short goes on where it was."""
+    reprint: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Another number makes the Job print again what is on the claim, and measure only what is missing: for results whose log is lost."""
+    profiles: dict[ProfileName, Profile] = {}
+    """Profiles of your own by name; one of a shipped name takes its place."""
+    bucket: BucketName | None = None
+    """S3 bucket that gets a copy of the results: a name (it has to exist, in any region), or create: one of this stack's, which a destroy keeps. Unset: the
+    results are on the perf claim and at the desk only."""
+    cpu: Annotated[float, Field(ge=0.25, le=64)] = 8
+    """CPUs requested for AIPerf (upstream: 8). Too few, and it measures itself. There is no limit."""
+    memory_gib: Annotated[int, Field(ge=2, le=256)] = 16
+    """Memory of AIPerf, request and limit (upstream: 16). It holds the prompts of the whole profile."""
+    timeout_minutes: Annotated[int, Field(ge=5, le=2880)] = 240
+    """Deadline of the whole Job. What was measured until then is kept."""
+
+
 # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -502,6 +595,7 @@ class Recipe(Frozen):
     foundation: Foundation = Created()
     """Where network, cluster, caches and platform come from: `created` by this stack, or taken from a `base`."""
     versions: Versions = Versions()
+    benchmark: Benchmark = Benchmark()
     deployment_id: DeploymentId = "main"
     """Part of every name: two people deploying the same stack to one account choose different ones."""
     owner: Owner = "not-set"
@@ -622,6 +716,8 @@ def _known_keys(model: type[BaseModel], path: str = "") -> dict[str, tuple[str, 
                 keys[inner] = get_args(Role)
                 for role in get_args(Role):
                     keys |= _known_keys(candidate, f"{inner}.{role}")
+            elif name == "profiles":
+                keys |= _known_keys(candidate, f"{inner}.*.{_tag(candidate)}")
             else:
                 keys |= _known_keys(candidate, f"{inner}.{_tag(candidate)}" if len(candidates) > 1 else inner)
     return keys

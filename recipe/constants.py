@@ -23,7 +23,7 @@ GPU_PRESENT_LABEL: Final = "nvidia.com/gpu.present"
 """What the NVIDIA chart selects nodes by, and we the EFA chart's."""
 
 JOB_LABEL: Final = "dynamo-recipes/job"
-"""Label of our Jobs and their pods: weights, admission or readiness."""
+"""Label of our Jobs and their pods: weights, admission, readiness or benchmark."""
 
 STACK_LABEL: Final = "dynamo-recipes/stack"
 """Label of every Kubernetes object a stack creates, and of its CPU nodes, so that two stacks on one cluster never share those either."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -76,6 +77,10 @@ class Keys:
     """Parts that stand for any of several: shown as ROLE where a message means all of them."""
     also_called: Mapping[str, str]
     """What other tools call a key of ours."""
+
+    def at(self, path: str) -> tuple[str, ...]:
+        """Keys the object at `path` may hold. A `*` in a known path stands for a name that is the user's own."""
+        return next((keys for known, keys in self.by_path.items() if fnmatch.fnmatchcase(path, known)), ())
 
     def elsewhere(self, name: str) -> list[str]:
         """Dotted paths of the keys of exactly that name, without the repetitions that roles and tags make."""
@@ -165,7 +170,7 @@ def _choices(context: Mapping[str, Any]) -> list[str]:
 
 def _unknown_key(path: str, parent: str, keys: Keys) -> str:
     """The key somebody meant: by another tool's name, by its place elsewhere, or by its spelling."""
-    name, known = path.rpartition(".")[2], sorted(keys.by_path.get(parent, ()))
+    name, known = path.rpartition(".")[2], sorted(keys.at(parent))
     ours = keys.also_called.get(name, name)
     if ours in known:
         return f"here it is {ours}; known: {', '.join(known)}"
@@ -205,7 +210,7 @@ def _split(value: Any) -> list[Any]:
 
 def _keys_below(value: Any, path: str, keys: Keys) -> str:
     """Which keys go there; for a union, the one that says which of them is meant."""
-    if known := keys.by_path.get(path):
+    if known := keys.at(path):
         return f"below it, keys of: {', '.join(sorted(known))}"
     kinds = [one for one in keys.by_path if one.rpartition(".")[0] == path and one.rpartition(".")[2] in keys.tags]
     return (

@@ -30,7 +30,7 @@ class JobSpec:
     """One Job: which script, with what."""
 
     purpose: str
-    """Value of the job label and beginning of the name: weights, admission or readiness."""
+    """Value of the job label and beginning of the name: weights, admission, readiness or benchmark."""
     modules: tuple[str, ...]
     """Files of `recipe/scripts/`; the first one is run."""
     env: dict[str, str]
@@ -47,11 +47,14 @@ class JobSpec:
     """Further files beside the script."""
     service_account: str | None = None
     """Whose token the pod gets. None: no token."""
+    mount_token: bool = True
+    """False: the account is for something else than the API server (Pod Identity brings a token of its own)."""
     cpu_limit: str | None = None
     init_containers: tuple[Manifest, ...] = ()
     volumes: tuple[Manifest, ...] = ()
     volume_mounts: tuple[Manifest, ...] = ()
     env_from: tuple[Manifest, ...] = ()
+    affinity: Manifest | None = None
 
 
 def build_job(context: RenderContext, spec: JobSpec) -> tuple[Manifest, Manifest]:
@@ -119,7 +122,7 @@ def _pod(context: RenderContext, spec: JobSpec, scripts: tuple[str, ...]) -> Man
         container["envFrom"] = list(spec.env_from)
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
-        "automountServiceAccountToken": spec.service_account is not None,
+        "automountServiceAccountToken": spec.service_account is not None and spec.mount_token,
         "nodeSelector": context.cpu_selector,
         "securityContext": {
             "runAsNonRoot": True,
@@ -136,6 +139,8 @@ def _pod(context: RenderContext, spec: JobSpec, scripts: tuple[str, ...]) -> Man
     }
     if spec.service_account:
         pod["serviceAccountName"] = spec.service_account
+    if spec.affinity:
+        pod["affinity"] = spec.affinity
     if spec.init_containers:
         pod["initContainers"] = list(spec.init_containers)
     return pod

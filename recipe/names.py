@@ -54,6 +54,7 @@ def make_names(stack: str, deployment_id: str) -> Names:
         cluster_role=f"{prefix}-cluster",
         node_role=f"{prefix}-node",
         efs_role=f"{prefix}-efs-csi",
+        benchmark_role=f"{prefix}-bench",
         log_group=f"/aws/eks/{prefix}/cluster",
         cpu_node_group=f"{prefix}-cpu",
         cpu_launch_template=f"{prefix}-cpu",

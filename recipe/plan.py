@@ -42,6 +42,7 @@ class Names(Frozen):
     cluster_role: str
     node_role: str
     efs_role: str
+    benchmark_role: str
     log_group: str
     cpu_node_group: str
     cpu_launch_template: str
@@ -250,10 +251,15 @@ class Objects(Frozen):
     readiness_binding: Manifest
     readiness_config: Manifest
     readiness_job: Manifest
+    benchmark_account: Manifest | None = None
+    benchmark_config: Manifest | None = None
+    benchmark_job: Manifest | None = None
+    """All three None unless a benchmark is asked for; the account only where there is a bucket."""
 
     SERVING: ClassVar[tuple[str, ...]] = (
         *("graph_config", "graph", "readiness_account", "readiness_role", "readiness_binding"),
         *("readiness_config", "readiness_job"),
+        *("benchmark_account", "benchmark_config", "benchmark_job"),
     )
 
     def created(self) -> tuple[tuple[str, str, Manifest], ...]:
@@ -281,6 +287,32 @@ class ModelPlan(Frozen):
     """What the cache holds of it: the weights, or tokenizer and configuration only (engine mocker)."""
     snapshot_path: str
     """Directory of the verified snapshot, as workers see it."""
+
+
+class BucketPlan(Frozen):
+    """The S3 bucket of benchmark results."""
+
+    name: str
+    created: bool
+    """By this stack; then it is kept on purpose when everything else goes."""
+    prefix: str
+    """Of every key that is written."""
+    region: str
+
+
+class BenchmarkPlan(Frozen):
+    """The benchmark that runs with the next `up`."""
+
+    profile: str
+    kind: Literal["fixed", "trace"]
+    run: str
+    """Attempt and a hash of all that makes it the same run; the nodes' generation follows it in the results' folder."""
+    points: tuple[str, ...]
+    least_minutes: float
+    """GPUs are paid for at least so long."""
+    ttft_ms: float
+    itl_ms: float
+    job: str
 
 
 class FoundationPlan(Frozen):
@@ -338,6 +370,9 @@ class Plan(FoundationPlan):
     workers: tuple[WorkerPlan, ...]
     objects: Objects
     images: dict[str, str]
+    bucket: BucketPlan | None = None
+    benchmark: BenchmarkPlan | None = None
+    """None unless asked for."""
 
     @property
     def identity(self) -> str:

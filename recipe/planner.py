@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar, overload
 
 from recipe import catalogue
+from recipe.benchmark import check_benchmark, make_benchmark, make_bucket
 from recipe.catalogue import FP8_BLOCK, CpuInstance, DynamoVersions, GpuInstance, KubernetesVersion, Model
 from recipe.config import (
     ROLES,
@@ -44,6 +45,8 @@ from recipe.placement import (
 )
 from recipe.plan import (
     BasePlan,
+    BenchmarkPlan,
+    BucketPlan,
     ChartPlan,
     Cost,
     GpuMemory,
@@ -481,6 +484,8 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
             )
     if model:
         problems += _check_model(recipe, model)
+        context = min((context_tokens(recipe, model, role) for role in recipe.workers), default=0)
+        problems += check_benchmark(recipe, context)
     if not (model and engine and ground) or (engine.on_gpus and gpu is None):
         return None
     return _Chosen(ground.cpu, ground.versions, ground.kubernetes, model, gpu if engine.on_gpus else None)
@@ -567,12 +572,18 @@ class _Planner:
             problems += unplaced
         workers, storage = self._workers(memory, efa), storage_plan(recipe.storage)
         objects = self._objects(workers, storage)
-        jobs = (objects.weights_job, objects.admission_job, objects.readiness_job)
-        cpu_nodes, unplaced = place_on_cpu(recipe, chosen.cpu, cpu_pods(jobs, objects.graph))
-        problems += unplaced
         own = self.base is None
         cost = running = make_cost(recipe, chosen.model, chosen.gpu, len(gpu_nodes), chosen.cpu, own=own)
-        notes = (*self._quotas(chosen.gpu, len(gpu_nodes)), *self._block())
+        bucket, benchmark = make_bucket(recipe, self.names), None
+        if recipe.benchmark.run:
+            context = self._context(workers, storage)
+            benchmark, made = make_benchmark(context, objects, cost, chosen.cpu, bucket, self._versions())
+            objects = objects.model_copy(update=made)
+        jobs = (objects.weights_job, objects.admission_job, objects.readiness_job)
+        measuring = (objects.benchmark_job,) if objects.benchmark_job else ()
+        cpu_nodes, unplaced = place_on_cpu(recipe, chosen.cpu, cpu_pods((*jobs, *measuring), objects.graph))
+        problems += unplaced
+        notes = (*self._quotas(chosen.gpu, len(gpu_nodes)), *self._block(), *self._measuring(cost, bucket, benchmark))
         if recipe.hardware.paused:
             # All of it was judged as if it ran, so that resuming holds no surprise; only then is the graph taken out.
             cost = make_cost(recipe, chosen.model, chosen.gpu, 0, chosen.cpu, own=own)
@@ -614,6 +625,8 @@ class _Planner:
             notes=notes,
             objects=objects,
             images=_images(objects),
+            bucket=bucket,
+            benchmark=benchmark,
         )
 
     def _efa(self, role: Role) -> int:
@@ -637,22 +650,23 @@ class _Planner:
             for role, pool in self.recipe.workers.items()
         )
 
-    def _objects(self, workers: tuple[WorkerPlan, ...], storage: StoragePlan) -> Objects:
-        return build_objects(
-            RenderContext(
-                stack=self.stack,
-                recipe=self.recipe,
-                names=self.names,
-                labels={STACK_LABEL: self.names.prefix},
-                model=self.chosen.model,
-                gpu=self.chosen.gpu,
-                revision=self.revision,
-                snapshot_path=self.snapshot,
-                versions=self.chosen.versions,
-                workers=workers,
-                storage=storage,
-            )
+    def _context(self, workers: tuple[WorkerPlan, ...], storage: StoragePlan) -> RenderContext:
+        return RenderContext(
+            stack=self.stack,
+            recipe=self.recipe,
+            names=self.names,
+            labels={STACK_LABEL: self.names.prefix},
+            model=self.chosen.model,
+            gpu=self.chosen.gpu,
+            revision=self.revision,
+            snapshot_path=self.snapshot,
+            versions=self.chosen.versions,
+            workers=workers,
+            storage=storage,
         )
+
+    def _objects(self, workers: tuple[WorkerPlan, ...], storage: StoragePlan) -> Objects:
+        return build_objects(self._context(workers, storage))
 
     def _versions(self) -> dict[str, str]:
         chosen = self.chosen
@@ -715,6 +729,25 @@ class _Planner:
             f"paused: ${cost.usd_per_hour:.2f} an hour for {what} instead of ${running.usd_per_hour:.2f}. "
             f"Resume: `pulumi config set -s {self.stack} --path recipe.hardware.paused false`, then `pulumi up -s {self.stack}`"
         )
+
+    def _measuring(self, cost: Cost, bucket: BucketPlan | None, benchmark: BenchmarkPlan | None) -> tuple[str, ...]:
+        notes = []
+        if benchmark:
+            least = benchmark.least_minutes
+            known = (
+                f"at least {least:.0f} minutes, ${cost.usd_per_hour * least / 60:.2f}"
+                if benchmark.kind == "trace"
+                else "as long as it takes"
+            )
+            notes.append(
+                f"benchmark {benchmark.profile}: {len(benchmark.points)} points, {known} (${cost.usd_per_hour:.2f} an hour)"
+            )
+        if bucket and bucket.created:
+            command = f"pulumi config set -s {self.stack} --path recipe.benchmark.bucket {bucket.name}"
+            notes.append(
+                f"the bucket {bucket.name} is kept on purpose when the stack is destroyed. To go on with it in a new stack: `{command}`"
+            )
+        return tuple(notes)
 
     def _block(self) -> tuple[str, ...]:
         if self.recipe.hardware.capacity.kind != "capacity-block":

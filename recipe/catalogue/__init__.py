@@ -21,6 +21,7 @@ from recipe.catalogue.instances import (
 from recipe.catalogue.models import FP8_BLOCK, MODELS, DType, Model, model
 from recipe.catalogue.prices import PRICE_REGION, PRICES, Price, price
 from recipe.catalogue.versions import (
+    AIPERF,
     DYNAMO,
     DYNAMO_DEFAULT,
     EFA_DEVICE_PLUGIN,
@@ -44,6 +45,7 @@ from recipe.catalogue.versions import (
 from recipe.catalogue.zones import REGIONS, ZONES, Region, Zone, region, region_of, second_zone, zone, zones
 
 __all__ = [
+    "AIPERF",
     "CPU_INSTANCES",
     "DURATIONS",
     "DURATIONS_DATE",

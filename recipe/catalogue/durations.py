@@ -107,6 +107,7 @@ DURATIONS: dict[str, Duration] = {
         Duration("readiness.job", 5, _GUESS, assumption=True),
         Duration("readiness.grace", 30, _GUESS, assumption=True),
         Duration("other.job", 30, _GUESS, assumption=True),
+        Duration("benchmark.job", 600, _GUESS, assumption=True),  # one to hours, by the profile
         Duration("graph.shutdown", 60, "facts/dynamo.md Observed: 60 s grace"),
     )
 }

@@ -198,6 +198,9 @@ _EFA_PLUGIN_FOR: dict[str, str] = {"b200": "0.5.13"}
 JOB_IMAGE = "public.ecr.aws/docker/library/python:3.12.12-slim-bookworm"
 """Python for the Jobs: Docker's official image from Amazon's mirror, so that no anonymous pull limit of Docker Hub applies."""
 
+AIPERF = "0.13.0"
+"""AIPerf in the benchmark Job and in the rehearsal (facts/simulation.md §6); recipe/scripts/benchmark-requirements.txt holds its wheels."""
+
 HUGGINGFACE_HUB = "1.16.4"
 """`huggingface_hub` in the download Job (facts/dynamo.md §4.1)."""
 

@@ -19,12 +19,15 @@ from .rules import (
     ACCESS_POINT,
     ACCESS_POLICY,
     ADDON,
+    BUCKET,
+    BUCKET_ACCESS,
     CLUSTER,
     EGRESS_RULE,
     EIP,
     FILE_SYSTEM,
     IGW,
     INGRESS_RULE,
+    INLINE_POLICY,
     INSTANCE,
     LAUNCH_TEMPLATE,
     LOAD_BALANCER,
@@ -57,8 +60,21 @@ _PREFIX = {
     SECURITY_GROUP: "sg-", INGRESS_RULE: "sgr-", EGRESS_RULE: "sgr-", LAUNCH_TEMPLATE: "lt-", FILE_SYSTEM: "fs-", MOUNT_TARGET: "fsmt-", ACCESS_POINT: "fsap-",
     POD_IDENTITY: "a-", ROUTE: "r-", ROLE_POLICY: "",
 }  # fmt: skip
-_NAMED = {ROLE: "name", LOG_GROUP: "name", CLUSTER: "name", PLACEMENT_GROUP: "name"}
-NAME_FIELD = {**_NAMED, LAUNCH_TEMPLATE: "name", SECURITY_GROUP: "name", NODE_GROUP: "nodeGroupName"}
+_NAMED = {
+    ROLE: "name",
+    LOG_GROUP: "name",
+    CLUSTER: "name",
+    PLACEMENT_GROUP: "name",
+    BUCKET: "bucket",
+    BUCKET_ACCESS: "bucket",
+}
+NAME_FIELD = {
+    **{k: v for k, v in _NAMED.items() if k != BUCKET_ACCESS},
+    INLINE_POLICY: "name",
+    LAUNCH_TEMPLATE: "name",
+    SECURITY_GROUP: "name",
+    NODE_GROUP: "nodeGroupName",
+}
 _ARN = {
     VPC: ("ec2", "vpc/{id}"), IGW: ("ec2", "internet-gateway/{id}"), SUBNET: ("ec2", "subnet/{id}"), EIP: ("ec2", "elastic-ip/{id}"),
     NAT: ("ec2", "natgateway/{id}"), ROUTE_TABLE: ("ec2", "route-table/{id}"), VPC_ENDPOINT: ("ec2", "vpc-endpoint/{id}"), SECURITY_GROUP: ("ec2", "security-group/{id}"),
@@ -66,7 +82,7 @@ _ARN = {
     PLACEMENT_GROUP: ("ec2", "placement-group/{id}"), LOG_GROUP: ("logs", "log-group:{id}"), CLUSTER: ("eks", "cluster/{id}"),
     FILE_SYSTEM: ("elasticfilesystem", "file-system/{id}"), ACCESS_POINT: ("elasticfilesystem", "access-point/{id}"),
 }  # fmt: skip
-_UNTAGGED = {ROUTE, ROUTE_TABLE_ASSOCIATION, ROLE_POLICY, ACCESS_POLICY, MOUNT_TARGET}
+_UNTAGGED = {ROUTE, ROUTE_TABLE_ASSOCIATION, ROLE_POLICY, INLINE_POLICY, BUCKET_ACCESS, ACCESS_POLICY, MOUNT_TARGET}
 _VERB = {CLUSTER: "EKS Cluster", NODE_GROUP: "EKS Node Group", ADDON: "EKS Add-On", ROLE: "IAM Role", LAUNCH_TEMPLATE: "EC2 Launch Template", SUBNET: "EC2 Subnet",
          FILE_SYSTEM: "EFS File System", MOUNT_TARGET: "EFS Mount Target", NAT: "EC2 NAT Gateway", LOG_GROUP: "CloudWatch Logs Log Group"}  # fmt: skip
 # Add-ons with a Deployment need a node; the others are DaemonSets, which are content with none.
@@ -95,7 +111,7 @@ class Aws:
             out["arn"] = self.arn(service, resource.format(id=id))
         if typ not in _UNTAGGED:
             out["tagsAll"] = get(inputs, "tags", {})
-        if typ not in (ROLE, ROLE_POLICY):
+        if typ not in (ROLE, ROLE_POLICY, INLINE_POLICY):
             out["region"] = self._cloud.region
         if typ in (
             VPC,
@@ -151,6 +167,9 @@ class Aws:
             case rules.ROLE:
                 out |= {"arn": self.arn("iam", f"role{get(inputs, 'path', '/')}{id}"), "uniqueId": f"AROA{token[:17].upper()}", "createDate": "2026-11-23T00:00:00Z",
                         "path": "/", "maxSessionDuration": 3600}  # fmt: skip
+            case rules.BUCKET:
+                out |= {"arn": f"arn:aws:s3:::{id}", "bucketDomainName": f"{id}.s3.amazonaws.com", "bucketRegion": self._cloud.region, "hostedZoneId": "Z0000000000000",
+                        "bucketRegionalDomainName": f"{id}.s3.{self._cloud.region}.amazonaws.com", "forceDestroy": False, "objectLockEnabled": False}  # fmt: skip
             case rules.CLUSTER:
                 ca = base64.b64encode(
                     f"-----BEGIN CERTIFICATE-----\n{token}\n-----END CERTIFICATE-----\n".encode()
@@ -263,6 +282,8 @@ class Aws:
                 return f"{inputs['clusterName']}:{inputs['principalArn']}"
             case rules.ACCESS_POLICY:
                 return f"{inputs['clusterName']}#{inputs['principalArn']}#{inputs['policyArn']}"
+            case rules.INLINE_POLICY:
+                return f"{inputs['role']}:{inputs['name']}"
             case rules.ROLE_POLICY:
                 return f"{inputs['role']}/{inputs['policyArn']}"
         return self._store.new_id(_PREFIX[typ])

@@ -50,9 +50,7 @@ from .values import UNKNOWN, CloudError, Inputs, Unfinished, annotation, get, ha
 if TYPE_CHECKING:
     from .cloud import Call, Cloud
 
-JOB_LABEL = (
-    "dynamo-recipes/job"  # weights | admission | readiness: what the Job does, hence how long and how it can fail
-)
+JOB_LABEL = "dynamo-recipes/job"  # weights | admission | readiness | benchmark: what the Job does, hence how long and how it can fail
 _WITHOUT = "MODEL_FILES_WITHOUT"  # a weights Job's environment: it leaves out the weights themselves
 _MODEL = "MODEL_ID"  # what a weights Job downloads: larger ones take longer
 # What a readiness Job is told by its environment: which graph, and how long it bears what may pass.
@@ -1059,9 +1057,12 @@ class Kubernetes:
         if problem is not None:
             return False
         kind = self._job_kind(job)
-        key = {"weights": "weights.download", "admission": "admission.job", "readiness": "readiness.job"}.get(
-            kind, "other.job"
-        )
+        key = {
+            "weights": "weights.download",
+            "admission": "admission.job",
+            "readiness": "readiness.job",
+            "benchmark": "benchmark.job",
+        }.get(kind, "other.job")
         if kind == "weights" and _WITHOUT in self._environment(job):
             key = "weights.configuration"
         seconds = (

@@ -22,6 +22,10 @@ _COSTS = (
 )
 
 
+KEPT_ON_PURPOSE = (rules.BUCKET, rules.BUCKET_ACCESS)
+"""What the program makes with retain_on_delete: results outlive the stack. It costs by what is stored, a few cents a month."""
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """One line of the timeline, in virtual minutes since the store was made."""
@@ -37,13 +41,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """Something that still exists. `urn` is empty for what a service made by itself."""
+    """Something that still exists. `urn` is empty for what a service made by itself; `kept`: on purpose, so nothing was forgotten."""
 
     type: str
     id: str
     name: str
     urn: str
     costs_by_the_hour: bool
+    kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +72,9 @@ def timeline(journal: Iterable[Mapping[str, Any]]) -> list[Step]:
 
 def left(store: Store) -> list[Left]:
     """What still exists, what costs by the hour first."""
-    found = [Left(r.type, r.id, r.name, r.urn, r.type in _COSTS) for r in store.records.values()]
+    found = [
+        Left(r.type, r.id, r.name, r.urn, r.type in _COSTS, r.type in KEPT_ON_PURPOSE) for r in store.records.values()
+    ]
     return sorted(found, key=lambda x: (_COSTS.index(x.type) if x.type in _COSTS else len(_COSTS), x.type, x.id))
 
 

@@ -142,6 +142,9 @@ INGRESS_RULE = "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule"
 EGRESS_RULE = "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule"
 ROLE = "aws:iam/role:Role"
 ROLE_POLICY = "aws:iam/rolePolicyAttachment:RolePolicyAttachment"
+INLINE_POLICY = "aws:iam/rolePolicy:RolePolicy"
+BUCKET = "aws:s3/bucket:Bucket"
+BUCKET_ACCESS = "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock"
 LOG_GROUP = "aws:cloudwatch/logGroup:LogGroup"
 CLUSTER = "aws:eks/cluster:Cluster"
 ACCESS_ENTRY = "aws:eks/accessEntry:AccessEntry"
@@ -253,6 +256,15 @@ ROWS: tuple[Row, ...] = (
     Unique(ROLE, ("name",), "EntityAlreadyExists: Role with name {name} already exists.", "hashicorp/terraform issue #20394"),
     Blocks(ROLE, ROLE_POLICY, "role", "DeleteConflict: Cannot delete entity, must detach all policies first.", 2 * _MIN, "hashicorp/terraform-provider-aws issue #40059"),
     Blocks(ROLE, NODE_GROUP, "nodeRoleArn", "DeleteConflict: Cannot delete entity, must remove roles from instance profile first.", 2 * _MIN, None),
+    CreateOnly(INLINE_POLICY, ("name", "namePrefix", "role"), TF + "iam/role_policy.go", ("role", "policy")),
+    Refers(INLINE_POLICY, "role", ROLE, "NoSuchEntity: The role with name {value} cannot be found.", "https://docs.aws.amazon.com/IAM/latest/APIReference/API_PutRolePolicy.html"),
+    Blocks(ROLE, INLINE_POLICY, "role", "DeleteConflict: Cannot delete entity, must delete policies first.", 2 * _MIN,
+           "https://docs.aws.amazon.com/IAM/latest/APIReference/API_DeleteRole.html"),
+    CreateOnly(BUCKET, ("bucket", "bucketPrefix", "objectLockEnabled"), TF + "s3/bucket.go"),
+    Unique(BUCKET, ("bucket",), "BucketAlreadyOwnedByYou: Your previous request to create the named bucket succeeded and you already own it.",
+           "https://docs.aws.amazon.com/AmazonS3/latest/API/API_CreateBucket.html (us-east-1 answers 200 instead)"),
+    CreateOnly(BUCKET_ACCESS, ("bucket",), TF + "s3/bucket_public_access_block.go", ("bucket",)),
+    Refers(BUCKET_ACCESS, "bucket", BUCKET, "NoSuchBucket: The specified bucket does not exist", "https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutPublicAccessBlock.html"),
     CreateOnly(ROLE_POLICY, ("role", "policyArn"), TF + "iam/role_policy_attachment.go", ("role", "policyArn")),
     Refers(ROLE_POLICY, "role", ROLE, "NoSuchEntity: The role with name {value} cannot be found.", "https://docs.aws.amazon.com/IAM/latest/APIReference/API_AttachRolePolicy.html"),
     CreateOnly(LOG_GROUP, ("name", "namePrefix", "logGroupClass"), TF + "logs/group.go"),

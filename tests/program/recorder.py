@@ -46,6 +46,8 @@ class Registered:
     property_depends_on: dict[str, frozenset[str]]
     """URNs by the input that refers to them."""
     deleted_with: str
+    retained: bool
+    """retain_on_delete."""
     delete_before_replace: bool
     replace_on_changes: tuple[str, ...]
     timeouts: dict[str, str]
@@ -167,6 +169,7 @@ class _Recorder(MockMonitor):
             property_depends_on={key: frozenset(of.urns) for key, of in request.propertyDependencies.items()},
             # The engine lets children inherit this one (facts/pulumi.md §3); mocks do not.
             deleted_with=request.deletedWith or getattr(self.run.resources.get(request.parent), "deleted_with", ""),
+            retained=request.retainOnDelete,
             delete_before_replace=request.deleteBeforeReplace,
             replace_on_changes=tuple(request.replaceOnChanges),
             timeouts={key: value for key in ("create", "update", "delete") if (value := getattr(timeouts, key))},

@@ -110,7 +110,8 @@ def test_the_mocker_warns_of_no_gpus(mocker: Run) -> None:
 
 
 def test_a_pause_takes_away_gpu_nodes_graph_and_readiness_and_nothing_else(run: Run, paused: Run) -> None:
-    gone = set(run.resources) - set(paused.resources)
+    # Without the stack itself, which the SDK registers once per process, with whichever program comes first.
+    gone = {one for one in set(run.resources) - set(paused.resources) if "pulumi:pulumi:Stack" not in one}
     assert {urn.rpartition("::")[2].partition("-")[0] for urn in gone} == {"gpu", "serving"}
     assert set(paused.resources) <= set(run.resources), "a pause makes nothing new"
 

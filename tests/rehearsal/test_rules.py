@@ -22,8 +22,8 @@ def test_a_rule_without_a_source_stands_in_the_list_of_unverified_things() -> No
 
 
 def test_every_type_the_program_creates_has_a_row_that_says_what_replaces_it() -> None:
-    assert len(r.TYPES) == 25 + 14, (
-        "25 AWS types and 14 Kubernetes ones (a Service, which the program refuses, is the 14th)"
+    assert len(r.TYPES) == 28 + 14, (
+        "28 AWS types and 14 Kubernetes ones (a Service, which the program refuses, is the 14th)"
     )
     assert all(t.startswith(("aws:", "kubernetes:")) for t in r.TYPES)
 
@@ -164,9 +164,9 @@ def test_a_zone_of_another_region_and_a_missing_input_fail_the_check(empty: Worl
 
 
 def test_an_unknown_type_is_an_error_that_lists_what_is_known(empty: World) -> None:
-    assert not empty.cloud.known("aws:s3/bucket:Bucket")
-    with pytest.raises(Exception, match="does not know the resource type aws:s3/bucket:Bucket; known are: aws:"):
-        empty.cloud.create("aws:s3/bucket:Bucket", "urn::b", {}, preview=False, timeout_s=None)
+    assert not empty.cloud.known("aws:sqs/queue:Queue")
+    with pytest.raises(Exception, match="does not know the resource type aws:sqs/queue:Queue; known are: aws:"):
+        empty.cloud.create("aws:sqs/queue:Queue", "urn::b", {}, preview=False, timeout_s=None)
 
 
 @pytest.mark.parametrize(

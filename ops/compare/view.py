@@ -1,0 +1,121 @@
+"""The comparison for a terminal, and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ops.bench.results import Run
+from ops.compare.model import METRICS, Comparison, Figure, Side, side_of
+
+
+def render(found: Comparison) -> Iterator[RenderableType]:
+    """Everything, in order."""
+    if found.simulated:
+        yield Text(f"Simulated: no GPU was measured. Times come from {found.simulated}.", style="yellow")
+    for load in found.loads:
+        yield Text(f"\n{'The trace at its own times' if load == 'trace' else f'{load} in flight'}", style="bold")
+        yield table(found.sides[load])
+    yield Text("\nVerdict", style="bold")
+    for sentence in found.verdict:
+        yield Text(f"- {sentence}")
+    for warning in found.warnings:
+        yield Text(f"! {warning}", style="yellow")
+
+
+def one_run(run: Run) -> Iterator[RenderableType]:
+    """A single run's figures, as `ops bench` ends with."""
+    if run.simulated:
+        yield Text(f"Simulated: no GPU was measured. Times come from {run.simulated}.", style="yellow")
+    rows = [side_of(run, load) for load in run.loads]
+    yield table(rows, first="load", name=lambda side: side.load)
+    for problem in run.problems:
+        yield Text(f"! {problem}", style="yellow")
+
+
+def table(sides: Any, first: str = "run", name: Any = lambda side: side.run.name) -> Table:
+    """A row per side; ± is half the range over the repeats."""
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim")
+    made.add_column(first)
+    for metric in METRICS:
+        made.add_column(f"{metric.title}\n{metric.unit}", justify="right")
+    made.add_column("repeats", justify="right")
+    for side in sides:
+        cells = (_cell(side.figures.get(metric.key), metric.digits) for metric in METRICS)
+        made.add_row(name(side), *cells, str(side.repeats))
+    return made
+
+
+def _cell(figure: Figure | None, digits: int) -> str:
+    if figure is None:
+        return "-"
+    spread = f" ±{figure.spread / 2:,.{digits}f}" if len(figure.values) > 1 else ""
+    return f"{figure.mean:,.{digits}f}{spread}"
+
+
+def as_data(found: Comparison) -> dict[str, Any]:
+    """What `--json` prints. Keys are a contract; new ones may come, none goes."""
+    return {
+        "simulated": found.simulated,
+        "runs": [_run(run) for run in found.runs],
+        "loads": {load: [_side_data(side) for side in sides] for load, sides in found.sides.items()},
+        "effects": [
+            {
+                "factor": one.factor,
+                "load": one.load,
+                "metric": one.metric,
+                "from": one.from_,
+                "to": one.to,
+                "change": round(one.change, 4),
+                "share": round(one.share, 4),
+                "noise": one.noise if one.noise is None else round(one.noise, 4),
+                "decided": one.decided,
+                "better": one.better,
+            }
+            for one in found.effects
+        ],
+        "verdict": list(found.verdict),
+        "missing_corners": [{"mode": mode, "router": router} for mode, router in found.missing_corners],
+        "warnings": list(found.warnings),
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "folder": str(run.folder),
+        "stack": run.about["stack"],
+        "profile": run.about["profile"],
+        "mode": run.stack["mode"],
+        "router": run.stack["router"],
+        "gpus": run.gpus,
+        "gpu": run.stack["gpu"],
+        "usd_per_hour": run.usd_per_hour,
+        "complete": run.complete,
+    }
+
+
+def run_as_data(run: Run) -> dict[str, Any]:
+    """One run, as `ops bench --json` prints it."""
+    return _run(run) | {
+        "simulated": run.simulated,
+        "status": run.status,
+        "loads": {load: _side_data(side_of(run, load)) for load in run.loads},
+    }
+
+
+def _side_data(side: Side) -> dict[str, Any]:
+    return {
+        "run": side.run.name,
+        "repeats": side.repeats,
+        "errors": side.errors,
+        "figures": {
+            key: {"mean": round(one.mean, 4), "values": [round(value, 4) for value in one.values]}
+            for key, one in side.figures.items()
+        },
+    }
