@@ -67,7 +67,7 @@ def test_a_paused_stack_is_not_measured() -> None:
         asked(hardware__paused=True)
 
 
-@pytest.mark.parametrize("stack", stacks.names())
+@pytest.mark.parametrize("stack", stacks.models())
 def test_every_shipped_stack_can_be_measured(stack: str) -> None:
     recipe = parse(stacks.with_settings(stacks.load(stack).raw, ["benchmark.run=fixed"]))
     assert make_plan(stack, recipe, placeholders=True).benchmark
@@ -190,7 +190,7 @@ def test_the_job_runs_unprivileged_with_limits_and_a_deadline() -> None:
         assert container["image"] == catalogue.JOB_IMAGE
         assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"]
     assert job(made)["spec"]["activeDeadlineSeconds"] > int(env(made)["DEADLINE_SECONDS"]) == 240 * 60
-    assert pod(made)["nodeSelector"] == {POOL_LABEL: CPU_POOL}
+    assert pod(made)["nodeSelector"][POOL_LABEL] == CPU_POOL
 
 
 def test_every_code_the_script_ends_with_is_final_and_a_kill_is_not() -> None:
