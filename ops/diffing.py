@@ -27,6 +27,7 @@ from ops.exits import BAD_INPUT, FAILED, CommandError
 from ops.plan_data import as_data, problems_as_data
 from ops.planning import planned
 from recipe.errors import RecipeError
+from recipe.policy import check_resources
 
 PROGRAM: Final = ("recipe", "components", "__main__.py", "Pulumi.yaml")
 """What decides about resources beside the stack file."""
@@ -336,6 +337,9 @@ def _stack(
         problems += [f"{one['path']}: {one['reason']}: {one['fix']}" for one in plan_after["problems"]]
     elif after and "problem" in after:
         problems.append(after["problem"])
+    elif after:
+        registered = [(one["type"], one["name"], one["inputs"]) for one in after["resources"].values() if one["custom"]]
+        problems += [f"not allowed: {broken}" for broken in check_resources(registered)]
     # What the other revision refuses or cannot read runs nowhere by its file: everything counts as new then.
     was: Recording = (before or {}).get("resources") or {}
     now: Recording = (after or {}).get("resources") or {}
