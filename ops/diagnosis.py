@@ -11,7 +11,7 @@ from ops.aws import Part, Refusal
 from ops.kube import Object, Snapshot
 from ops.symptoms import BY_KEY, OTHER, Symptom, rank, recognise
 from recipe.constants import EFA_RESOURCE, GPU_RESOURCE, POOL_LABEL
-from recipe.plan import Plan
+from recipe.plan import BasePlan, Plan
 
 _WELL: Final = ("ACTIVE", "CREATING", "UPDATING", "DELETING")
 _FINE_EVENTS: Final = ("NodeNotReady", "Unhealthy")
@@ -119,7 +119,7 @@ def of_state(deployment: Mapping[str, Any]) -> Iterator[Evidence]:
             yield Evidence("state", str(resource["urn"]).rpartition("::")[2], str(error)[:_SHOWN])
 
 
-def of_cluster(seen: Snapshot, plan: Plan) -> Iterator[Evidence]:
+def of_cluster(seen: Snapshot, plan: Plan | BasePlan) -> Iterator[Evidence]:
     """Nodes, plugins, claims, pods, images, Jobs, the graph, and events about any of them."""
     yield from _of_nodes(seen.nodes, plan)
     yield from _of_claims(seen.claims)
@@ -129,7 +129,7 @@ def of_cluster(seen: Snapshot, plan: Plan) -> Iterator[Evidence]:
     yield from _of_events(seen.events, [*seen.pods, *seen.claims, *seen.jobs, *seen.graphs])
 
 
-def _of_nodes(nodes: Sequence[Object], plan: Plan) -> Iterator[Evidence]:
+def _of_nodes(nodes: Sequence[Object], plan: Plan | BasePlan) -> Iterator[Evidence]:
     for node in nodes:
         name, labels = node["metadata"]["name"], node["metadata"].get("labels") or {}
         ready = _condition(node, "Ready")
@@ -141,7 +141,7 @@ def _of_nodes(nodes: Sequence[Object], plan: Plan) -> Iterator[Evidence]:
                 "node-not-ready",
             )
             continue
-        if plan.gpu_pool is None or labels.get(POOL_LABEL) != plan.names.prefix:
+        if isinstance(plan, BasePlan) or plan.gpu_pool is None or labels.get(POOL_LABEL) != plan.names.prefix:
             continue
         offered = node["status"].get("allocatable") or {}
         if not int(offered.get(GPU_RESOURCE, 0)):

@@ -27,6 +27,7 @@ from ops.exits import BAD_INPUT, FAILED, CommandError
 from ops.plan_data import as_data, problems_as_data
 from ops.planning import planned
 from recipe.errors import RecipeError
+from recipe.policy import check_resources
 
 PROGRAM: Final = ("recipe", "components", "__main__.py", "Pulumi.yaml")
 """What decides about resources beside the stack file."""
@@ -262,8 +263,9 @@ class _Causes:
         tree: Mapping[str, Any],
         rows: Sequence[tuple[str, Any, Any]],
         files: Sequence[str],
+        of_base: str,
     ) -> None:
-        self.keys, self.rows, self.files = keys, rows, files
+        self.keys, self.rows, self.files, self.of_base = keys, rows, files, of_base
         as_was = tree.get(f"{stack}@", tree.get(stack) if not keys else {}) or {}
         middle = as_was.get("resources")
         self.by_code = _places(effects(was, middle)) if middle else set()
@@ -295,9 +297,10 @@ class _Causes:
             if rows := [path for path in rows if kind in path] or rows:
                 return [f"catalogue: {path.replace(_DOT, '.')}" for path in rows]
         if not self.files:
-            return ["code or packages"]
+            return [self.of_base or "code or packages"]
         more = f" and {len(self.files) - 3} more" if len(self.files) > 3 else ""
-        return [f"code: {', '.join(self.files[:3])}{more}"]
+        code = f"code: {', '.join(self.files[:3])}{more}"
+        return [self.of_base, code] if self.of_base else [code]
 
 
 def _in(part: Any, whole: Any) -> bool:
@@ -334,12 +337,15 @@ def _stack(
         problems += [f"{one['path']}: {one['reason']}: {one['fix']}" for one in plan_after["problems"]]
     elif after and "problem" in after:
         problems.append(after["problem"])
+    elif after:
+        registered = [(one["type"], one["name"], one["inputs"]) for one in after["resources"].values() if one["custom"]]
+        problems += [f"not allowed: {broken}" for broken in check_resources(registered)]
     # What the other revision refuses or cannot read runs nowhere by its file: everything counts as new then.
     was: Recording = (before or {}).get("resources") or {}
     now: Recording = (after or {}).get("resources") or {}
     found = {} if problems else effects(was, now)
     keys = changed_keys(old.recipes[stack], new.recipes[stack]) if stack in old.recipes and stack in new.recipes else []
-    causes = _Causes(stack, keys, was, tree, rows, files)
+    causes = _Causes(stack, keys, was, tree, rows, files, _of_base(stack, old, new))
     status = (
         "broken" if problems else "removed" if stack not in new.recipes else "new" if not was else "changed" if found or keys else "unchanged"
     )  # fmt: skip
@@ -362,6 +368,15 @@ def _stack(
         "gone_warnings": sorted(said[0] - said[1]) if plan_after and not problems else [],
         "resources": [_resource(effect, causes, whole) for effect in _sorted(found.values())],
     }
+
+
+def _of_base(stack: str, old: Side, new: Side) -> str:
+    """What differs in the file of the base that the stack is on; empty where nothing does, or it is on none."""
+    base = str(_figure(new.recipes.get(stack), "foundation.stack") or "")
+    if base not in old.recipes or base not in new.recipes:
+        return ""
+    keys = changed_keys(old.recipes[base], new.recipes[base])
+    return f"recipe of {base}: {', '.join(keys)}" if keys else ""
 
 
 def _plan_here(stack: str) -> dict[str, Any]:

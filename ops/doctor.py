@@ -26,7 +26,7 @@ from ops.kube import HttpKube, Kube, KubeError, snapshot, token
 from recipe import catalogue
 from recipe.config import CapacityBlock, Odcr
 from recipe.constants import PLATFORM_NAMESPACE
-from recipe.plan import Plan
+from recipe.plan import BasePlan, GpuPool, Plan
 
 EKS_TAKES_NODES: Final = timedelta(minutes=40)
 """Before a Capacity Block's end, EKS scales its nodes down (facts/aws.md §3)."""
@@ -82,8 +82,11 @@ class Report:
         }
 
 
+AnyPlan = Plan | BasePlan
+
+
 def examine(
-    plan: Plan,
+    plan: AnyPlan,
     fixes: Mapping[str, str],
     account: Account,
     *,
@@ -116,7 +119,7 @@ def examine(
     return report
 
 
-def _facts(plan: Plan) -> dict[str, Any]:
+def _facts(plan: AnyPlan) -> dict[str, Any]:
     access = plan.recipe.access
     return {
         "stack": plan.stack,
@@ -126,8 +129,13 @@ def _facts(plan: Plan) -> dict[str, Any]:
         "cluster": plan.names.cluster,
         "namespace": plan.names.namespace,
         "gpu_group": plan.names.gpu_node_group,
-        "type": plan.gpu_pool.instance_type if plan.gpu_pool else plan.cpu_pool.instance_type,
+        "type": (_gpu_pool(plan) or plan.cpu_pool).instance_type,
     }
+
+
+def _gpu_pool(plan: AnyPlan) -> GpuPool | None:
+    """A base has no GPU nodes."""
+    return plan.gpu_pool if isinstance(plan, Plan) else None
 
 
 # ── before paying ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -187,7 +195,7 @@ def _version(word: str) -> Version | None:
         return None
 
 
-def _credentials(report: Report, plan: Plan, account: Account) -> bool:
+def _credentials(report: Report, plan: AnyPlan, account: Account) -> bool:
     """Whether the account may be asked further: it is the stack's own."""
     try:
         found = account.identity()
@@ -196,7 +204,7 @@ def _credentials(report: Report, plan: Plan, account: Account) -> bool:
         return False
     report.checked.append(Checked("credentials", found.arn))
     wanted = plan.recipe.access.account_id
-    if "access.account_id" in plan.placeholders:
+    if any(path.endswith("access.account_id") for path in plan.placeholders):
         report.checked.append(Checked("account", f"{found.account}; the stack names none yet", left_out=True))
         return True
     if found.account != wanted:
@@ -215,14 +223,14 @@ def _asked(what: str, ask: Callable[[], Iterator[Checked]]) -> Iterator[Checked]
         yield Checked(what, str(error), Evidence("refused call", error.asked, str(error)))
 
 
-def _where(plan: Plan, account: Account) -> Iterator[Checked]:
+def _where(plan: AnyPlan, account: Account) -> Iterator[Checked]:
     def ask() -> Iterator[Checked]:
         zones, zone, second = account.zones(), plan.network.nodes.zone_id, plan.network.control_plane.zone_id
         for one, path in ((zone, "access.zone_id"), (second, "the control plane's second zone")):
             if one not in zones:
                 text = f"{one} ({path}) is not among {', '.join(zones)}"
                 yield Checked("zone", text, Evidence("account", one, text, "zone-unknown"))
-        pools = [pool for pool in (plan.gpu_pool, plan.cpu_pool) if pool]
+        pools = [pool for pool in (_gpu_pool(plan), plan.cpu_pool) if pool]
         for pool in pools:
             offering = account.zones_offering(pool.instance_type)
             if zone in offering:
@@ -234,23 +242,24 @@ def _where(plan: Plan, account: Account) -> Iterator[Checked]:
     return _asked("zones", ask)
 
 
-def _quotas(plan: Plan, account: Account) -> Iterator[Checked]:
+def _quotas(plan: AnyPlan, account: Account) -> Iterator[Checked]:
     """vCPUs that are wanted on top of what runs, by quota. This stack's own nodes count once."""
 
     def ask() -> Iterator[Checked]:
-        kind = plan.recipe.hardware.capacity.kind
         wanted: dict[str, tuple[str, int]] = {}
         existing = {group.name for group in _groups(plan, account)}
         cpu = catalogue.cpu_instance(plan.cpu_pool.instance_type)
         if plan.names.cpu_node_group not in existing:
             wanted[cpu.quota_code] = (cpu.quota_name, plan.cpu_pool.count * cpu.vcpus)
-        if plan.gpu_pool and plan.names.gpu_node_group not in existing and kind in ("on-demand", "spot"):
-            gpu = catalogue.gpu_instance(plan.gpu_pool.instance_type)
+        pool = _gpu_pool(plan)
+        kind = plan.recipe.hardware.capacity.kind if isinstance(plan, Plan) else ""
+        if pool and plan.names.gpu_node_group not in existing and kind in ("on-demand", "spot"):
+            gpu = catalogue.gpu_instance(pool.instance_type)
             code, name = (
                 (gpu.quota_code, gpu.quota_name) if kind == "on-demand" else (gpu.spot_quota_code, gpu.spot_quota_name)
             )
             if code:
-                wanted[code] = (name, plan.gpu_pool.count * gpu.vcpus)
+                wanted[code] = (name, pool.count * gpu.vcpus)
         for code, (name, vcpus) in wanted.items():
             limit, used = account.quota(code), _used(account, code)
             text = f"{vcpus} vCPUs wanted and {used} in use of {limit:g}"
@@ -266,7 +275,7 @@ def _quotas(plan: Plan, account: Account) -> Iterator[Checked]:
     return _asked("quotas", ask)
 
 
-def _groups(plan: Plan, account: Account) -> tuple[Part, ...]:
+def _groups(plan: AnyPlan, account: Account) -> tuple[Part, ...]:
     return account.node_groups(plan.names.cluster) if account.cluster(plan.names.cluster) else ()
 
 
@@ -279,7 +288,9 @@ def _used(account: Account, code: str) -> int:
     )
 
 
-def _reserved(plan: Plan, account: Account, now: datetime) -> Iterator[Checked]:
+def _reserved(plan: AnyPlan, account: Account, now: datetime) -> Iterator[Checked]:
+    if isinstance(plan, BasePlan):
+        return
     capacity = plan.recipe.hardware.capacity
     if not isinstance(capacity, Odcr | CapacityBlock) or plan.gpu_pool is None:
         return
@@ -360,20 +371,18 @@ def _time(span: timedelta) -> str:
     )
 
 
-def _reachable(plan: Plan, fetch: reach.Fetch) -> Iterator[Checked]:
+def _reachable(plan: AnyPlan, fetch: reach.Fetch) -> Iterator[Checked]:
     """Images, charts and weights exist where they will be asked for. Without a network nothing is known, and nothing is wrong."""
+    # Of a stack on a base, the base has the charts.
+    charts = (plan.platform, *plan.devices) if isinstance(plan, BasePlan) or plan.base is None else ()
     found: list[tuple[str, str, Callable[[], str | None]]] = [
-        *(("image", image, _later(reach.image, image, fetch)) for image in dict.fromkeys(plan.images.values())),
-        *(
-            ("chart", f"{chart.chart} {chart.version}", _later(reach.chart, chart, fetch))
-            for chart in (plan.platform, *plan.devices)
-        ),
-        (
-            "weights",
-            f"{plan.model.id} at {plan.model.revision[:12]}",
-            lambda: reach.weights(plan, _hf_token(plan), fetch),
-        ),
+        ("chart", f"{chart.chart} {chart.version}", _later(reach.chart, chart, fetch)) for chart in charts
     ]
+    if isinstance(plan, Plan):
+        model = plan
+        found += [("image", image, _later(reach.image, image, fetch)) for image in dict.fromkeys(plan.images.values())]
+        what = f"{plan.model.id} at {plan.model.revision[:12]}"
+        found.append(("weights", what, lambda: reach.weights(model, _hf_token(model), fetch)))
     rows = {"image": "image-unknown", "chart": "chart-unknown"}
     for kind, what, ask in found:
         try:
@@ -405,7 +414,7 @@ def _hf_token(plan: Plan) -> str | None:
 # ── after a failure ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _holding(report: Report, plan: Plan, account: Account, now: datetime) -> Iterator[Evidence]:
+def _holding(report: Report, plan: AnyPlan, account: Account, now: datetime) -> Iterator[Evidence]:
     """What AWS, the state and the cluster say of a deployment that was begun."""
     name = plan.names.cluster
     try:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from recipe.constants import WIDEST_PREFIX
 from recipe.errors import Keys, Problem, RecipeError, from_validation, suggest
 
 PROJECT = "dynamo-recipes"
@@ -65,6 +66,10 @@ def _endpoint_cidr(value: str) -> str:
     network = _network(value, "198.51.100.7/32")
     if network.prefixlen == 0:
         raise ValueError("opens the API server to everyone | name your own network, like 198.51.100.7/32")
+    if network.prefixlen < WIDEST_PREFIX:
+        raise ValueError(
+            f"wider than a /{WIDEST_PREFIX}, which is nobody's own | name your own network, like 198.51.100.7/32"
+        )
     if any(network.overlaps(private) for private in _NEVER_SEEN):
         raise ValueError(f"a private network: EKS takes public addresses only | {_OWN_ADDRESS}")
     return value

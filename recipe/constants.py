@@ -32,3 +32,6 @@ GRAPH_LABEL: Final = "nvidia.com/dynamo-graph-deployment-name"
 """Set by the operator on every pod of a graph."""
 
 PLATFORM_NAMESPACE: Final = "dynamo-system"
+
+WIDEST_PREFIX: Final = 8
+"""Bits of the widest network that may reach anything from outside: two halves of the internet are the internet."""

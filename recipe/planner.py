@@ -60,6 +60,7 @@ from recipe.plan import (
     StoragePlan,
     WorkerPlan,
 )
+from recipe.policy import check_plan
 from recipe.weights import LEAST_WHOLE_MEMORY_GIB, snapshot_path
 
 PLACEHOLDER_ACCOUNT: Final = "123456789012"
@@ -116,7 +117,10 @@ def make_plan(
     chosen = _choose(recipe, problems)
     if problems or chosen is None:
         raise RecipeError(problems, stack)
-    return _Planner(stack, recipe, filled, chosen, base_plan).plan()
+    plan = _Planner(stack, recipe, filled, chosen, base_plan).plan()
+    if broken := check_plan(plan):
+        raise RecipeError(broken, stack)
+    return plan
 
 
 # ── a base ───────────────────────────────────────────────────────────────────────────────────────────────────────────

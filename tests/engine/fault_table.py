@@ -10,7 +10,7 @@ from rehearsal.cloud import rules
 
 ALWAYS = None
 P_QUOTA, CPU_QUOTA = "L-417A185B", "L-1216C47A"
-NEVER_ASKED = {rules.ACCESS_ENTRY, rules.ACCESS_POLICY}
+NEVER_ASKED = {rules.ACCESS_ENTRY, rules.ACCESS_POLICY, rules.EGRESS_RULE}
 """Types the stack of these tests has none of."""
 
 

@@ -16,6 +16,9 @@ from rehearsal.session import Event, Result, Session
 
 STACK = "qwen3-32b-disagg"
 RECIPE = "dynamo-recipes:recipe"
+ENGINE_WORDS = {"created": "create", "changed": "update", "tags": "update", "resized": "update", "rolled": "update", "replaced": "replace",
+                "destroyed": "delete"}  # fmt: skip
+"""What the engine calls what `ops.effects` says."""
 Row = dict[str, Any]
 """A line of the journal."""
 

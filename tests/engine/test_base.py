@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -11,9 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
+from ops.edits import Edit, edited, record
+from ops.effects import effects
 from rehearsal.session import Result
 
 from .conftest import StartLife
+from .life import ENGINE_WORDS as WORDS
 from .life import RECIPE, Life, Row, faults_file, names, said, succeed
 
 pytestmark = pytest.mark.engine
@@ -341,3 +345,41 @@ def test_objects_that_are_there_already_are_never_adopted(start: StartLife) -> N
     assert "already exists" in said(failed)
     assert things(first) == before
     assert first.journal("update", since=seq) == []
+
+
+# What `ops diff` says of a stack on a base
+
+ON_BASE_EDITS: dict[str, Edit] = {
+    "more pods": {"workers.prefill.replicas": 5},
+    "other GPUs": {"hardware.gpu": "h200", "budget.usd_per_hour": 200},
+    "another mode": {"mode": "agg", "workers": {"worker": {"replicas": 8, "tensor_parallel": 2}}},
+    "another name": {"deployment_id": "two"},
+    "no base any more": {"foundation": {"kind": "created"}},
+}
+
+
+@pytest.mark.slow
+def test_ops_diff_says_of_a_stack_on_a_base_what_the_engine_would_do(start: StartLife) -> None:
+    base, first, _ = begin(start)
+    succeed(base.up())
+    succeed(first.up())
+    recipes = {
+        life.stack: yaml.safe_load(life.file.read_text(encoding="utf-8"))["config"][RECIPE] for life in (base, first)
+    }
+    edits = {"": {}, **ON_BASE_EDITS}
+    jobs = [
+        {"key": name, "stack": first.stack, "recipe": edited(recipes[first.stack], edit)}
+        for name, edit in edits.items()
+    ]
+    recorded = record(jobs, recipes=recipes)["recordings"]
+    for name, edit in ON_BASE_EDITS.items():
+        said = {
+            one.name: WORDS[one.what]
+            for one in effects(recorded[""]["resources"], recorded[name]["resources"]).values()
+        }
+        with first.edited(edit):
+            steps = first.preview()
+        real = {
+            urn.rpartition("::")[2] for urn in steps.urns() if re.search(r"[$:](aws|kubernetes):[^:]+:\w+::[^:]+$", urn)
+        }
+        assert {one: steps.what(one) for one in real} == said, name

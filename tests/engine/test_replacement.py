@@ -12,7 +12,7 @@ from ops.effects import Effect
 from rehearsal.session import ROOT, Result
 
 from .conftest import StartLife
-from .life import Life, Row, names, succeed
+from .life import ENGINE_WORDS, Life, Row, names, succeed
 
 pytestmark = pytest.mark.engine
 
@@ -20,9 +20,6 @@ DOCUMENT = ROOT / "docs" / "edits.md"
 FIXED_NAMES = ("gpu-nodes", "cpu-nodes", "cluster-eks", "cluster-logs", "cluster-role", "cluster-node-role", "files-driver-role",
                "files-efs", "gpu-template", "cpu-template", "gpu-placement", "files-group", "serving-graph", "weights-job",
                "serving-ready", "caches-model-volume", "caches-model-claim")  # fmt: skip
-ENGINE = {"created": "create", "changed": "update", "tags": "update", "resized": "update", "rolled": "update", "replaced": "replace",
-          "destroyed": "delete"}  # fmt: skip
-"""What the engine calls it."""
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +45,7 @@ def test_an_edit_does_what_the_document_says(running: Life, expected: dict[str, 
     with running.edited(EDITS[label]):
         steps = running.preview()
     real = {urn.rpartition("::")[2] for urn in steps.urns() if _type(urn).startswith(("aws:", "kubernetes:"))}
-    assert {name: steps.what(name) for name in real} == {name: ENGINE[one.what] for name, one in said.items()}, (
+    assert {name: steps.what(name) for name in real} == {name: ENGINE_WORDS[one.what] for name, one in said.items()}, (
         "what `ops diff` tells a reviewer is not what the engine would do"
     )
     for name in FIXED_NAMES:
