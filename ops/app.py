@@ -12,7 +12,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from ops.exits import BAD_INPUT, EPILOG, FAILED, GIVES_UP, INTERRUPTED, MISSING, CommandError
+from ops.exits import BAD_INPUT, EPILOG, FAILED, GIVES_UP, INTERRUPTED, MISSING, OK, CommandError
 from recipe.errors import RecipeError
 
 app = typer.Typer(
@@ -64,6 +64,11 @@ def command(run: Callable[P, None]) -> Callable[P, None]:
             # Whoever read us has seen enough; nothing is wrong.
             raise typer.Exit(0) from None
         except Exception as error:
+            if _is_aws(error):
+                _say(
+                    f"AWS says {error}\nNext: `aws sts get-caller-identity` shows whose credentials these are; then run this again"
+                )
+                raise typer.Exit(FAILED) from None
             if not _is_setup(error):
                 raise
             _say(str(error))
@@ -76,6 +81,12 @@ def _is_setup(error: Exception) -> bool:
     """Whether it is the rehearsal's SetupError, without importing the rehearsal for `plan`."""
     module = sys.modules.get("rehearsal.errors")
     return module is not None and isinstance(error, module.SetupError)
+
+
+def _is_aws(error: Exception) -> bool:
+    """Whether it is an AwsError, likewise."""
+    module = sys.modules.get("ops.aws")
+    return module is not None and isinstance(error, module.AwsError)
 
 
 def _say(message: str) -> None:
@@ -298,3 +309,78 @@ def release_base(
     from ops.releasing import installed, release
 
     release(stack, installed())
+
+
+# ── during and after ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def _asking(yes: bool) -> Callable[[str], bool]:
+    """How a command asks before it changes anything. Where nobody can answer, the answer is no."""
+
+    def confirm(question: str) -> bool:
+        if yes:
+            typer.echo(f"{question}: yes (--yes)")
+            return True
+        if not sys.stdin.isatty():
+            _say(f"{question}: no, because nobody can be asked; --yes says yes")
+            return False
+        return typer.confirm(question)
+
+    return confirm
+
+
+@app.command(epilog=EPILOG)
+@command
+def recover(
+    stack: Annotated[str, typer.Argument(help="Stack whose `up` or `destroy` was killed.")], yes: Yes = False
+) -> None:
+    """After a crash: make a plain `pulumi up` or `destroy` safe again.
+
+    Clears the lock, mends a state that cannot be read, looks by name and tag for what exists and is not in the state, takes it in or
+    deletes it, frees charts that Helm takes for being worked on. Asks before it changes anything that may be somebody else's.
+    """
+    from ops import deployed
+    from ops.aws import connect
+    from ops.recover import evidence_file
+    from ops.recover import recover as run
+
+    folder = deployed.project_folder()
+    plan = deployed.plan_of(stack, folder)
+    with connect(plan.recipe.access.region) as account:
+        engine, evidence = deployed.Pulumi(folder), evidence_file(folder, stack)
+        done = run(plan, engine, account, typer.echo, _asking(yes), evidence)
+    typer.echo(
+        f"Recovered: {len(done.adopted)} taken into the state, {len(done.dropped)} never came to be, {len(done.deleted)} deleted, "
+        f"{len(done.uninstalled)} releases freed.\nNext: `pulumi up -s {stack}` or `pulumi destroy -s {stack}`; both are safe now."
+    )
+
+
+@app.command(epilog=EPILOG)
+@command
+def sweep(
+    stack: Annotated[str | None, typer.Argument(help="Stack that was destroyed.")] = None,
+    yes: Yes = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was found as JSON; deletes only with --yes.")
+    ] = False,
+) -> None:
+    """What of a stack still exists though its state does not know it, what that costs, and its end.
+
+    Lists by tag, by name and by what hangs on what: also what services made by themselves. Deletes on confirmation, machines first.
+    """
+    from ops import deployed
+    from ops import sweep as sweeping
+    from ops.aws import connect
+
+    if stack is None:
+        raise CommandError("name a stack", "python -m ops sweep --help", BAD_INPUT)
+    folder = deployed.project_folder()
+    plan = deployed.plan_of(stack, folder)
+    say = _say if as_json else typer.echo
+    with connect(plan.recipe.access.region) as account:
+        found = sweeping.sweep(plan, deployed.Pulumi(folder), account, say, _asking(yes))
+    if as_json:
+        _emit(sweeping.as_data(found))
+    raise typer.Exit(OK if found.clean else FAILED)
