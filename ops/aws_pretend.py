@@ -235,7 +235,7 @@ def _marked(record: Record, marks: Marks) -> bool:
     if tags:
         return marks.on(tags)
     if record.type == rules.VOLUME:  # the driver tags it with the cluster's name
-        return record.owner.split("|")[1:2] == [marks.cluster]
+        return marks.owns_cluster and record.owner.split("|")[1:2] == [marks.cluster]
     return record.type == rules.LOG_GROUP and record.id in marks.log_groups
 
 

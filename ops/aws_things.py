@@ -143,6 +143,10 @@ class _Lister:
                     yield Thing(kinds.INSTANCE, instance["InstanceId"], facts, status, "Auto Scaling")
         for volume in self._ec2("describe_volumes", "Volumes"):
             yield _volume(volume, "a node's")
+        for one in self._ec2("describe_network_interfaces", "NetworkInterfaces"):
+            yield from _interface(one)
+        if not self._marks.owns_cluster:
+            return
         owned = [{"Name": f"tag:kubernetes.io/cluster/{self._marks.cluster}", "Values": ["owned"]}]
         for volume in self._ec2("describe_volumes", "Volumes", Filters=owned):
             yield _volume(volume, "a claim's")
@@ -156,10 +160,7 @@ class _Lister:
             if group["GroupName"] != "default":
                 yield _security_group(group)
         for one in self._ec2("describe_network_interfaces", "NetworkInterfaces", Filters=inside):
-            facts = {"tags": _tags(one, "TagSet"), "name": one.get("Description", ""), "vpcId": one.get("VpcId")}
-            # In use it belongs to something that is listed itself, or to a service that takes it away.
-            if one["Status"] == "available":
-                yield Thing(kinds.INTERFACE, one["NetworkInterfaceId"], facts, service="a service")
+            yield from _interface(one)
         for balancer in self._call("elbv2", "describe_load_balancers")["LoadBalancers"]:
             if balancer.get("VpcId") in self._vpcs:
                 facts = {"name": balancer["LoadBalancerName"], "vpcId": balancer["VpcId"]}
@@ -268,6 +269,13 @@ def _security_group(group: Found) -> Thing:
     facts = {"tags": tags, "vpcId": group.get("VpcId"), "name": group["GroupName"]}
     made_by = "EKS" if "aws:eks:cluster-name" in tags else "" if "project" in tags else "a service"
     return Thing(kinds.SECURITY_GROUP, group["GroupId"], facts, service=made_by)
+
+
+def _interface(one: Found) -> Iterator[Thing]:
+    facts = {"tags": _tags(one, "TagSet"), "name": one.get("Description", ""), "vpcId": one.get("VpcId")}
+    # In use it belongs to something that is listed itself, or to a service that takes it away.
+    if one["Status"] == "available":
+        yield Thing(kinds.INTERFACE, one["NetworkInterfaceId"], facts, service="a service")
 
 
 def _volume(volume: Found, whose: str) -> Thing:

@@ -13,9 +13,10 @@ from typing import Any, Final, Protocol
 from ops import stacks, state
 from ops.aws import Account
 from ops.exits import BAD_INPUT, FAILED, MISSING, CommandError
-from recipe.config import parse
-from recipe.plan import Plan
+from recipe.config import parse_any
+from recipe.plan import BasePlan, FoundationPlan, Plan
 from recipe.planner import make_plan
+from recipe.stack_file import read_base
 
 PLACEHOLDERS: Final = "DYNAMO_RECIPES_PLACEHOLDERS"
 _LINES: Final = 8
@@ -76,14 +77,19 @@ def project_folder() -> Path:
     return Path.cwd() if (Path.cwd() / "Pulumi.yaml").exists() else stacks.ROOT
 
 
-def plan_of(stack: str, folder: Path) -> Plan:
-    """The plan of a stack that runs. Raises CommandError or RecipeError (an account that is not set is one)."""
-    found = stacks.load(stack, folder / "stacks")
-    recipe = parse(found.raw, f"stacks/{found.path.name}")
-    return make_plan(stack, recipe, placeholders=os.environ.get(PLACEHOLDERS) == "1")
+def plan_of(stack: str, folder: Path) -> Plan | BasePlan:
+    """The plan of a stack that runs, of the project in `folder`. Raises CommandError or RecipeError (an account that is not set is one)."""
+    return plan_in(stack, folder / "stacks", placeholders=os.environ.get(PLACEHOLDERS) == "1")
 
 
-def guard(plan: Plan, account: Account) -> None:
+def plan_in(stack: str, files: Path, *, placeholders: bool) -> Plan | BasePlan:
+    """The plan of a stack by its file in the folder `files`."""
+    found = stacks.load(stack, files)
+    recipe = parse_any(found.raw, f"stacks/{found.path.name}")
+    return make_plan(stack, recipe, placeholders=placeholders, base=read_base(recipe, found.path.parent))
+
+
+def guard(plan: FoundationPlan, account: Account) -> None:
     """Raises CommandError where the credentials lead into another account than the stack's."""
     wanted, found = plan.recipe.access.account_id, account.identity()
     if found.account != wanted:

@@ -24,7 +24,7 @@ from ops.removing import Say, remove_all, sum_up, table, words
 from ops.state import KUBERNETES, Lock, Pending
 from ops.things import BUSY, KINDS, RELEASE, Marks, Thing, same
 from ops.things import FAILED as HOPELESS
-from recipe.plan import Plan
+from recipe.plan import FoundationPlan
 
 Confirm = Callable[[str], bool]
 PATIENCE_SECONDS: Final = 45 * 60.0
@@ -45,7 +45,7 @@ class Recovered:
 
 
 def recover(
-    plan: Plan,
+    plan: FoundationPlan,
     engine: Engine,
     account: Account,
     say: Say,
@@ -113,7 +113,7 @@ def evidence_file(folder: Path, stack: str) -> Path:
 # ── lock and checkpoint ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _held(plan: Plan, folder: Path | None, confirm: Confirm) -> list[Lock]:
+def _held(plan: FoundationPlan, folder: Path | None, confirm: Confirm) -> list[Lock]:
     """Locks that nobody needs any more. Raises CommandError where somebody may."""
     held = state.locks(folder, plan.stack) if folder is not None else []
     if running := [lock for lock in held if lock.alive]:
@@ -135,7 +135,7 @@ def _held(plan: Plan, folder: Path | None, confirm: Confirm) -> list[Lock]:
     return held
 
 
-def _unlock(plan: Plan, engine: Engine, held: list[Lock], say: Say) -> None:
+def _unlock(plan: FoundationPlan, engine: Engine, held: list[Lock], say: Say) -> None:
     # Without a lock it does nothing; not every backend says whether there is one.
     ran = engine.run(["cancel", "--yes", plan.stack])
     if held and not ran.ok:
@@ -272,6 +272,9 @@ def _free_releases(engine: Engine, stack: str, exported: dict[str, Any], say: Sa
         word = str(((one.get("outputs") or {}).get("status") or {}).get("status", ""))
         if word == "pending-install":
             say(f"  release {one['id']}: {word}; uninstalled, `up` installs it again")
+            if one.get("protect"):  # of a base; the next `up` protects the new one
+                unprotect = ["state", "unprotect", "--yes", "--stack", stack, str(one["urn"])]
+                deployed.run(engine, unprotect, f"take the protection off the release {one['id']}")
             target = ["destroy", "--yes", "--skip-preview", "--stack", stack, "--target", str(one["urn"])]
             deployed.run(engine, target, f"uninstall the release {one['id']}")
             freed.append(str(one["id"]))

@@ -11,8 +11,8 @@ from ops import deployed, state
 from ops.aws import Account
 from ops.deployed import Engine
 from ops.removing import Removed, Say, remove_all, sum_up, table, words
-from ops.things import Marks, Thing
-from recipe.plan import Plan
+from ops.things import MAKERS, Marks, Thing
+from recipe.plan import FoundationPlan
 
 Confirm = Callable[[str], bool]
 
@@ -36,7 +36,7 @@ class Swept:
 
 
 def sweep(
-    plan: Plan,
+    plan: FoundationPlan,
     engine: Engine,
     account: Account,
     say: Say,
@@ -50,8 +50,10 @@ def sweep(
     known = state.Known(deployed.exported_if_any(engine, plan.stack))
     found = Swept()
     things = account.things(marks)
-    # While the state holds something, what services made may belong to that.
-    found.kept = [thing for thing in things if thing in known or (known and thing.service)]
+    there = {thing.type for thing in things}
+    # What a service made belongs to what it was made for, as long as that can be.
+    needed = [thing for thing in things if thing.service and known and MAKERS.get(thing.type) in there]
+    found.kept = [thing for thing in things if thing in known or thing in needed]
     found.left = [thing for thing in things if thing not in found.kept]
     if found.kept:
         say(

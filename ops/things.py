@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from recipe import catalogue
 from recipe.cost import HOURS_PER_MONTH
-from recipe.plan import Plan
+from recipe.plan import FoundationPlan, Plan
 
 TAGS: Final = ("project", "stack", "deployment")
 """Tags that together say whose a thing is. Nothing without all three is ever adopted or deleted."""
@@ -39,18 +39,19 @@ class Marks:
 
     tags: Mapping[str, str]
     cluster: str
-    roles: tuple[str, ...]
-    log_groups: tuple[str, ...]
+    """The cluster it runs in: its own, or a base's."""
+    owns_cluster: bool
+    roles: tuple[str, ...] = ()
+    log_groups: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, plan: Plan) -> Marks:
+    def of(cls, plan: FoundationPlan) -> Marks:
         names = plan.names
-        return cls(
-            tags={key: plan.tags[key] for key in TAGS},
-            cluster=names.cluster,
-            roles=(names.cluster_role, names.node_role, names.efs_role),
-            log_groups=(names.log_group,),
-        )
+        tags = {key: plan.tags[key] for key in TAGS}
+        if isinstance(plan, Plan) and plan.base is not None:  # what is found by name is the base's
+            return cls(tags, names.cluster, owns_cluster=False)
+        roles = (names.cluster_role, names.node_role, names.efs_role)
+        return cls(tags, names.cluster, owns_cluster=True, roles=roles, log_groups=(names.log_group,))
 
     def on(self, tags: Mapping[str, str]) -> bool:
         """Whether these are the tags of a thing that is meant."""
@@ -91,6 +92,10 @@ class Kind:
         return bool(self.by) and "tags" not in self.by
 
 
+MAKERS: Final = {
+    INTERFACE: NODE_GROUP, INSTANCE: NODE_GROUP, SECURITY_GROUP: CLUSTER, LOAD_BALANCER: CLUSTER, VOLUME: CLUSTER, LOG_GROUP: CLUSTER,
+}  # fmt: skip
+"""What services make by themselves, and for what: without it, it is left over, and may hold up the rest of a destroy (facts/aws.md §9)."""
 MACHINES: Final = 3
 """Ranks up to this one run on the routes of the rest: while one of them is left, nothing of the rest may go (facts/aws.md §9)."""
 KINDS: Final[dict[str, Kind]] = {

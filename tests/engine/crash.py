@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ops import stacks
 from ops.aws_pretend import PretendAccount
+from ops.deployed import plan_in
 from ops.recover import Recovered, evidence_file, recover
 from ops.sweep import Swept, sweep
-from recipe.config import parse
-from recipe.plan import Plan
-from recipe.planner import make_plan
+from recipe.plan import BasePlan, Plan
 from rehearsal.cloud.faults import Fault, Faults
 from rehearsal.session import Result
 
@@ -54,10 +52,9 @@ class Crash:
     said: list[str] = field(default_factory=list)
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> Plan | BasePlan:
         """Of the session's own stack file, edits included."""
-        raw = stacks.load(self.life.stack, self.life.file.parent).raw
-        return make_plan(self.life.stack, parse(raw), placeholders=True)
+        return plan_in(self.life.stack, self.life.file.parent, placeholders=True)
 
     @property
     def evidence(self) -> Path:

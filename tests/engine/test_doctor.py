@@ -19,7 +19,7 @@ from recipe.plan import Plan
 from recipe.planner import make_plan
 
 from .conftest import StartLife
-from .fault_table import CASES, KINDS, Case
+from rehearsal.cases import CASES, KINDS, Case
 from .life import RECIPE, Life, said, succeed
 
 pytestmark = pytest.mark.engine
