@@ -357,6 +357,24 @@ def recover(
     )
 
 
+def _expire(folder: Path, yes: bool) -> int:
+    from ops import deployed, expiry, stacks
+    from ops.aws import connect
+    from ops.recover import evidence_file
+
+    failed, engine = 0, deployed.Pulumi(folder)
+    for place in expiry.places(stacks.names(folder / "stacks"), folder, typer.echo):
+        typer.echo(f"account {place.account}, {place.region}: {', '.join(plan.stack for plan in place.plans)}")
+        evidence = functools.partial(evidence_file, folder)
+        with connect(place.region) as account:
+            try:
+                failed += expiry.expire(place, engine, account, typer.echo, _asking(yes), evidence)
+            except CommandError as error:  # one account's trouble must not keep GPUs of another running
+                _say(str(error))
+                failed += 1
+    return FAILED if failed else OK
+
+
 @app.command(epilog=EPILOG)
 @command
 def sweep(
@@ -364,6 +382,9 @@ def sweep(
     yes: Yes = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print what was found as JSON; deletes only with --yes.")
+    ] = False,
+    expired: Annotated[
+        bool, typer.Option("--expired", help="Destroy every stack whose GPU nodes are older than its ttl-hours.")
     ] = False,
 ) -> None:
     """What of a stack still exists though its state does not know it, what that costs, and its end.
@@ -374,9 +395,12 @@ def sweep(
     from ops import sweep as sweeping
     from ops.aws import connect
 
-    if stack is None:
-        raise CommandError("name a stack", "python -m ops sweep --help", BAD_INPUT)
+    if expired == (stack is not None) or (expired and as_json):
+        raise CommandError("name a stack, or give --expired alone", "python -m ops sweep --help", BAD_INPUT)
     folder = deployed.project_folder()
+    if expired:
+        raise typer.Exit(_expire(folder, yes))
+    assert stack is not None
     plan = deployed.plan_of(stack, folder)
     say = _say if as_json else typer.echo
     with connect(plan.recipe.access.region) as account:

@@ -134,8 +134,8 @@ class Account(Protocol):
     def refusals(self, since: datetime) -> tuple[Refusal, ...]:
         """What AWS refused since then, newest first."""
 
-    def clusters(self) -> tuple[str, ...]:
-        """Names of the region's EKS clusters."""
+    def gpu_groups(self) -> tuple[Thing, ...]:
+        """Node groups with GPUs that carry this project's tag, of every stack and whoever made them."""
 
     def things(self, marks: Marks) -> tuple[Thing, ...]:
         """Everything that exists and belongs to the deployment, what services made by themselves included."""
@@ -334,8 +334,10 @@ class AwsAccount:
                 )
         return tuple(sorted(found, key=lambda refusal: refusal.at, reverse=True))
 
-    def clusters(self) -> tuple[str, ...]:
-        return tuple(self.call("eks", "list_clusters")["clusters"])
+    def gpu_groups(self) -> tuple[Thing, ...]:
+        from ops import aws_things  # it builds on this module
+
+        return aws_things.gpu_groups(self.call)
 
     def things(self, marks: Marks) -> tuple[Thing, ...]:
         from ops import aws_things  # it builds on this module

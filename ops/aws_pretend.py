@@ -17,8 +17,9 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ops.aws import AwsError, Identity, Issue, Part, Refusal, Reservation
-from ops.things import KINDS, Marks, Thing
+from ops.things import KINDS, Marks, Thing, has_gpus
 from recipe import catalogue
+from recipe.config import PROJECT
 from recipe.planner import PLACEHOLDER_ACCOUNT
 from rehearsal.clock import ManualClock
 from rehearsal.cloud import Cloud, rules
@@ -164,9 +165,10 @@ class PretendAccount:
 
     # ---- what belongs to a deployment
 
-    def clusters(self) -> tuple[str, ...]:
+    def gpu_groups(self) -> tuple[Thing, ...]:
         self.facts()
-        return tuple(cluster.id for cluster in self.store().of(rules.CLUSTER))
+        groups = (one for one in self.store().of(rules.NODE_GROUP) if has_gpus(one.inputs))
+        return tuple(_thing(one) for one in groups if (one.inputs.get("tags") or {}).get("project") == PROJECT)
 
     def things(self, marks: Marks) -> tuple[Thing, ...]:
         """By what AWS would tell: tags, names, and what hangs on what. The books' own memory of who asked is not looked at."""

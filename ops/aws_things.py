@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from ops import things as kinds
 from ops.aws import AwsError
 from ops.things import Marks, Thing
+from recipe.config import PROJECT
 
 Found = dict[str, Any]
 
@@ -46,6 +47,23 @@ def listed(call: Call, marks: Marks) -> tuple[Thing, ...]:
     """Everything of the deployment. Raises AwsError."""
     lister = _Lister(call, marks)
     return tuple({thing.key: thing for part in lister.parts() for thing in part}.values())
+
+
+def gpu_groups(call: Call) -> tuple[Thing, ...]:
+    """Node groups with GPUs that carry the project's tag, in every cluster of the region."""
+    found = []
+    for cluster in call("eks", "list_clusters")["clusters"]:
+        for name in call("eks", "list_nodegroups", clusterName=cluster)["nodegroups"]:
+            group = call("eks", "describe_nodegroup", clusterName=cluster, nodegroupName=name)["nodegroup"]
+            if _tags(group, "tags").get("project") == PROJECT and kinds.has_gpus(group):
+                facts = {
+                    "clusterName": cluster,
+                    "nodeGroupName": name,
+                    "tags": _tags(group, "tags"),
+                    "createdAt": group["createdAt"],
+                }
+                found.append(Thing(kinds.NODE_GROUP, f"{cluster}:{name}", facts, group["status"]))
+    return tuple(found)
 
 
 def _tags(found: Found, key: str = "Tags") -> dict[str, str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from recipe import catalogue
+from recipe.constants import GPU_TAINT_KEY
 from recipe.cost import HOURS_PER_MONTH
 from recipe.plan import FoundationPlan, Plan
 
@@ -145,6 +146,11 @@ def _agree(name: str, inputs: Mapping[str, Any], facts: Mapping[str, Any]) -> bo
         # An untagged request names nothing.
         return bool(wanted) and all((found or {}).get(key) == value for key, value in wanted.items())
     return wanted is not None and bool(wanted == found)
+
+
+def has_gpus(facts: Mapping[str, Any]) -> bool:
+    """Whether a node group is one for GPUs: by the taint that only those have."""
+    return any(taint.get("key") == GPU_TAINT_KEY for taint in facts.get("taints") or ())
 
 
 def in_order(things: Iterable[Thing]) -> list[Thing]:

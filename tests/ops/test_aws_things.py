@@ -108,6 +108,7 @@ ANSWERS: dict[str, Any] = {
     },
     "elb:describe_load_balancers": {"LoadBalancerDescriptions": [{"LoadBalancerName": "classic", "VPCId": "vpc-1"}]},
     "eks:describe_cluster": {"cluster": {"name": CLUSTER, "status": "ACTIVE", "tags": EKS_TAGS}},
+    "eks:list_clusters": {"clusters": [CLUSTER]},
     "eks:list_nodegroups": {"nodegroups": ["gpu"]},
     "eks:describe_nodegroup": {
         "nodegroup": {
@@ -115,6 +116,7 @@ ANSWERS: dict[str, Any] = {
             "status": "CREATE_FAILED",
             "tags": EKS_TAGS,
             "createdAt": TIME,
+            "taints": [{"key": "nvidia.com/gpu", "value": "true", "effect": "NO_SCHEDULE"}],
             "instanceTypes": ["p5.48xlarge"],
         }
     },
@@ -294,6 +296,16 @@ def test_an_account_without_anything_answers_with_nothing() -> None:
     empty = {name: {key: [] for key in answer} for name, answer in ANSWERS.items()}
     recorder = Recorder(**(empty | {"eks:describe_cluster": gone, "iam:get_role": AwsError("NoSuchEntity", "")}))
     assert aws_things.listed(recorder, MARKS) == ()
+
+
+def test_gpu_groups_are_found_by_their_taint_and_the_projects_tag_whoever_made_them() -> None:
+    recorder = Recorder()
+    (group,) = aws_things.gpu_groups(recorder)
+    assert group.id == f"{CLUSTER}:gpu"
+    assert group.facts["createdAt"] == TIME
+    assert judged_by_botocore(recorder.calls) == []
+    without = {**ANSWERS["eks:describe_nodegroup"]["nodegroup"], "taints": []}
+    assert aws_things.gpu_groups(Recorder(**{"eks:describe_nodegroup": {"nodegroup": without}})) == ()
 
 
 def test_a_route_is_called_what_the_provider_calls_it() -> None:
