@@ -8,7 +8,7 @@ WANTED = { echo "$(CURDIR)"; cat $(PINS); }
 # A caller's flags and settings must not change what the tests see.
 PYTEST := $(PY) -m pytest
 
-.PHONY: help setup engine control-plane serving browser lint format test test-cluster test-serving test-all rehearse benchmark lock lock-serving clean
+.PHONY: help setup engine control-plane serving browser lint format test test-cluster test-serving test-all chaos rehearse benchmark lock lock-serving clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ test-serving: serving ## of these, what runs Dynamo's own frontend and router wi
 
 test-all: lint engine control-plane serving browser ## every tier there is
 	@$(PYTEST)
+
+chaos: engine ## kill the engine at every place, and every fault, on the pretend cloud (an hour on 2 cores); writes docs/chaos.md
+	@$(PY) -m ops.chaos
 
 rehearse: setup ## run the whole life of STACK on the real engine against a pretend cloud, tokens included (STACK=qwen3-32b-disagg; SERVE=0 without)
 	@$(PY) -m ops rehearse $(STACK)

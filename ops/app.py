@@ -12,7 +12,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from ops.exits import BAD_INPUT, EPILOG, FAILED, GIVES_UP, INTERRUPTED, MISSING, CommandError
+from ops.exits import BAD_INPUT, EPILOG, FAILED, GIVES_UP, INTERRUPTED, MISSING, OK, CommandError
 from recipe.errors import RecipeError
 
 app = typer.Typer(
@@ -403,3 +403,102 @@ def compare(
     from ops.compare.command import compare_folders, folders_of
 
     raise typer.Exit(compare_folders(folders_of(results, every=every), as_json=as_json, html=html, emit=_emit))
+
+
+# ── during and after ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def _asking(yes: bool) -> Callable[[str], bool]:
+    """How a command asks before it changes anything. Where nobody can answer, the answer is no."""
+
+    def confirm(question: str) -> bool:
+        if yes:
+            typer.echo(f"{question}: yes (--yes)")
+            return True
+        if not sys.stdin.isatty():
+            _say(f"{question}: no, because nobody can be asked; --yes says yes")
+            return False
+        return typer.confirm(question)
+
+    return confirm
+
+
+@app.command(epilog=EPILOG)
+@command
+def recover(
+    stack: Annotated[str, typer.Argument(help="Stack whose `up` or `destroy` was killed.")], yes: Yes = False
+) -> None:
+    """After a crash: make a plain `pulumi up` or `destroy` safe again.
+
+    Clears the lock, mends a state that cannot be read, looks by name and tag for what exists and is not in the state, takes it in or
+    deletes it, frees charts that Helm takes for being worked on. Asks before it changes anything that may be somebody else's.
+    """
+    from ops import deployed
+    from ops.aws import connect
+    from ops.recover import evidence_file
+    from ops.recover import recover as run
+
+    folder = deployed.project_folder()
+    plan = deployed.plan_of(stack, folder)
+    with connect(plan.recipe.access.region) as account:
+        engine, evidence = deployed.Pulumi(folder), evidence_file(folder, stack)
+        done = run(plan, engine, account, typer.echo, _asking(yes), evidence)
+    typer.echo(
+        f"Recovered: {len(done.adopted)} taken into the state, {len(done.dropped)} never came to be, {len(done.deleted)} deleted, "
+        f"{len(done.uninstalled)} releases freed.\nNext: `pulumi up -s {stack}` or `pulumi destroy -s {stack}`; both are safe now."
+    )
+
+
+def _expire(folder: Path, yes: bool) -> int:
+    from ops import deployed, expiry, stacks
+    from ops.aws import connect
+    from ops.recover import evidence_file
+
+    failed, engine = 0, deployed.Pulumi(folder)
+    for place in expiry.places(stacks.names(folder / "stacks"), folder, typer.echo):
+        typer.echo(f"account {place.account}, {place.region}: {', '.join(plan.stack for plan in place.plans)}")
+        evidence = functools.partial(evidence_file, folder)
+        with connect(place.region) as account:
+            try:
+                failed += expiry.expire(place, engine, account, typer.echo, _asking(yes), evidence)
+            except CommandError as error:  # one account's trouble must not keep GPUs of another running
+                _say(str(error))
+                failed += 1
+    return FAILED if failed else OK
+
+
+@app.command(epilog=EPILOG)
+@command
+def sweep(
+    stack: Annotated[str | None, typer.Argument(help="Stack that was destroyed.")] = None,
+    yes: Yes = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what was found as JSON; deletes only with --yes.")
+    ] = False,
+    expired: Annotated[
+        bool, typer.Option("--expired", help="Destroy every stack whose GPU nodes are older than its ttl-hours.")
+    ] = False,
+) -> None:
+    """What of a stack still exists though its state does not know it, what that costs, and its end.
+
+    Lists by tag, by name and by what hangs on what: also what services made by themselves. Deletes on confirmation, machines first.
+    """
+    from ops import deployed
+    from ops import sweep as sweeping
+    from ops.aws import connect
+
+    if expired == (stack is not None) or (expired and as_json):
+        raise CommandError("name a stack, or give --expired alone", "python -m ops sweep --help", BAD_INPUT)
+    folder = deployed.project_folder()
+    if expired:
+        raise typer.Exit(_expire(folder, yes))
+    assert stack is not None
+    plan = deployed.plan_of(stack, folder)
+    say = _say if as_json else typer.echo
+    with connect(plan.recipe.access.region) as account:
+        found = sweeping.sweep(plan, deployed.Pulumi(folder), account, say, _asking(yes))
+    if as_json:
+        _emit(sweeping.as_data(found))
+    raise typer.Exit(OK if found.clean else FAILED)

@@ -12,13 +12,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
 
 from ops.exits import FAILED, CommandError
 from ops.packages import ROOT, packages
+from ops.things import Marks, Thing
 
 REQUIREMENTS: Final = ROOT / "requirements-aws.txt"
 PRETEND: Final = "DYNAMO_RECIPES_PRETEND_CLOUD"
@@ -133,6 +134,21 @@ class Account(Protocol):
     def refusals(self, since: datetime) -> tuple[Refusal, ...]:
         """What AWS refused since then, newest first."""
 
+    def gpu_groups(self) -> tuple[Thing, ...]:
+        """Node groups with GPUs that carry this project's tag, of every stack and whoever made them."""
+
+    def things(self, marks: Marks) -> tuple[Thing, ...]:
+        """Everything that exists and belongs to the deployment, what services made by themselves included."""
+
+    def remove(self, thing: Thing) -> None:
+        """Ask for its end, which may take a while; that it is gone already is fine."""
+
+    def now(self) -> datetime:
+        """The account's time."""
+
+    pause_seconds: float
+    """How long to wait before looking again at what takes its time."""
+
 
 def connect(region: str) -> Account:
     """The account that the environment leads to. Use it as a context manager."""
@@ -151,6 +167,7 @@ class AwsAccount:
     environment: dict[str, str] = field(default_factory=dict)
     """Variables for that process alone, such as AWS_ENDPOINT_URL."""
     _child: subprocess.Popen[str] | None = None
+    pause_seconds: float = 10.0
 
     def __enter__(self) -> Self:
         return self
@@ -316,6 +333,28 @@ class AwsAccount:
                     )
                 )
         return tuple(sorted(found, key=lambda refusal: refusal.at, reverse=True))
+
+    def gpu_groups(self) -> tuple[Thing, ...]:
+        from ops import aws_things  # it builds on this module
+
+        return aws_things.gpu_groups(self.call)
+
+    def things(self, marks: Marks) -> tuple[Thing, ...]:
+        from ops import aws_things  # it builds on this module
+
+        return aws_things.listed(self.call, marks)
+
+    def remove(self, thing: Thing) -> None:
+        from ops import aws_things
+
+        try:
+            aws_things.remove(self.call, thing)
+        except AwsError as error:
+            if not aws_things.gone(error):
+                raise
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
 
 
 def _time(text: str | None) -> datetime | None:

@@ -17,13 +17,15 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ops.aws import AwsError, Identity, Issue, Part, Refusal, Reservation
+from ops.things import KINDS, Marks, Thing, has_gpus
 from recipe import catalogue
+from recipe.config import PROJECT
 from recipe.planner import PLACEHOLDER_ACCOUNT
 from rehearsal.clock import ManualClock
 from rehearsal.cloud import Cloud, rules
 from rehearsal.cloud.faults import Faults, Pretended
 from rehearsal.cloud.store import Record, Store
-from rehearsal.cloud.values import CloudError
+from rehearsal.cloud.values import CloudError, many
 
 EPOCH: Final = datetime(2026, 11, 23, tzinfo=UTC)
 """Second 0 of every pretend cloud."""
@@ -37,6 +39,9 @@ class PretendAccount:
 
     folder: Path
     region: str
+    pause_seconds: float = 0.2
+    ports: dict[str, str] | None = None
+    """The running providers' ports by package; None: as the environment says."""
 
     def __enter__(self) -> Self:
         return self
@@ -158,11 +163,39 @@ class PretendAccount:
         ]
         return tuple(sorted(found, key=lambda refusal: refusal.at, reverse=True))
 
+    # ---- what belongs to a deployment
+
+    def gpu_groups(self) -> tuple[Thing, ...]:
+        self.facts()
+        groups = (one for one in self.store().of(rules.NODE_GROUP) if has_gpus(one.inputs))
+        return tuple(_thing(one) for one in groups if (one.inputs.get("tags") or {}).get("project") == PROJECT)
+
+    def things(self, marks: Marks) -> tuple[Thing, ...]:
+        """By what AWS would tell: tags, names, and what hangs on what. The books' own memory of who asked is not looked at."""
+        self.facts()
+        store = self.store()
+        aws = {record.key: record for record in store.records.values() if record.type in KINDS}
+        found = {key for key, record in aws.items() if _marked(record, marks)}
+        while more := {key for key, record in aws.items() if key not in found and _hangs_on(record, found)}:
+            found |= more
+        return tuple(_thing(aws[key]) for key in sorted(found, key=lambda key: aws[key].order))
+
+    def remove(self, thing: Thing) -> None:
+        record = self.store().records.get(f"{thing.type}||{thing.id}")
+        if record is None:  # made by a service: in a cluster
+            record = next((r for r in self.store().of(thing.type) if r.id == thing.id), None)
+        if record is not None and record.status != "DELETING":
+            self.delete(record)
+
+    def now(self) -> datetime:
+        return EPOCH + timedelta(seconds=self.store().now)
+
     # ---- deleting
 
     def delete(self, record: Record) -> None:
         """Delete the thing as its provider would. Raises AwsError with the cloud's words."""
-        ports = dict(item.split(":") for item in filter(None, os.environ.get("PULUMI_DEBUG_PROVIDERS", "").split(",")))
+        said = os.environ.get("PULUMI_DEBUG_PROVIDERS", "")
+        ports = self.ports if self.ports is not None else dict(item.split(":") for item in said.split(",") if item)
         package = record.type.partition(":")[0]
         if package in ports:
             self._delete_by_provider(ports[package], record)
@@ -190,6 +223,45 @@ class PretendAccount:
             except grpc.RpcError as refused:
                 said = str(refused.details())
                 raise AwsError(_code(said), said, f"delete {record.id}") from None
+
+
+_PARENTS: Final = {
+    "routeTableId": rules.ROUTE_TABLE, "fileSystemId": rules.FILE_SYSTEM, "role": rules.ROLE, "clusterName": rules.CLUSTER, "vpcId": rules.VPC,
+    "subnetId": rules.SUBNET, "securityGroupId": rules.SECURITY_GROUP, "subnets": rules.SUBNET,
+}  # fmt: skip
+"""Inputs by which a thing without tags of its own is found: whose they name."""
+
+
+def _marked(record: Record, marks: Marks) -> bool:
+    tags = record.inputs.get("tags") or {}
+    if tags:
+        return marks.on(tags)
+    if record.type == rules.VOLUME:  # the driver tags it with the cluster's name
+        return marks.owns_cluster and record.owner.split("|")[1:2] == [marks.cluster]
+    return record.type == rules.LOG_GROUP and record.id in marks.log_groups
+
+
+def _hangs_on(record: Record, found: set[str]) -> bool:
+    if record.inputs.get("tags"):
+        return False
+    holders = ((kind, value) for name, kind in _PARENTS.items() for value in many(record.inputs.get(name)))
+    return any(f"{kind}||{value}" in found for kind, value in holders)
+
+
+def _thing(record: Record) -> Thing:
+    facts = {**record.outputs, **record.inputs}
+    created = EPOCH + timedelta(seconds=record.created_at)
+    if record.type == rules.FILE_SYSTEM:
+        facts["bytes"] = 0
+    if record.type == rules.VOLUME:
+        facts["gb"] = _gb(str(record.inputs.get("size") or "0"))
+    service = record.owner.partition("|")[0].rpartition(":")[2] or "a service" if not record.urn else ""
+    status = record.status if record.status != "ACTIVE" else str(facts.get("status") or record.status)
+    return Thing(record.type, record.id, facts | {"createdAt": created.isoformat()}, status, service)
+
+
+def _gb(size: str) -> float:
+    return float(re.sub(r"\D", "", size) or 0)
 
 
 def _code(message: str) -> str:

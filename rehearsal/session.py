@@ -36,6 +36,8 @@ from urllib.parse import quote
 import psutil
 import yaml
 
+from rehearsal.cloud.cloud import HELD
+from rehearsal.cloud.faults import TOLD, Faults
 from rehearsal.engine import Engine, ensure_engine
 from rehearsal.errors import SetupError
 from rehearsal.watch import SESSION, held_signals
@@ -319,7 +321,7 @@ class Session:
         command += ["--clock", self._clock]
         command += ["--faults", str(self._faults.resolve())] if self._faults else []
         command += ["--cloud", self._cloud] if self._cloud else []
-        told = self.cloud_folder / "faults.json"  # for whoever asks the pretend account what it is like
+        told = self.cloud_folder / TOLD
         told.unlink(missing_ok=True)
         if self._faults:
             shutil.copy(self._faults, told)
@@ -372,10 +374,13 @@ class Session:
         args: Sequence[str],
         *,
         on_event: Callable[[Event], None] | None = None,
+        on_tick: Callable[[], None] | None = None,
         env: Mapping[str, str] | None = None,
         input: str | None = None,
     ) -> Result:
         """Run `pulumi ARGS` to its end; `on_event` hears the engine's events as they come, `input` is its standard input.
+
+        `on_tick` is called some 20 times a second meanwhile.
 
         Ctrl-C and SIGTERM are passed on: the engine finishes what is in flight, and then KeyboardInterrupt or SystemExit
         goes on its way. A second one ends everything at once.
@@ -402,7 +407,7 @@ class Session:
             if process.stdin is not None:
                 process.stdin.write((input or "").encode())
                 process.stdin.close()
-            _wait(process, follow)
+            _wait(process, follow, on_tick)
         finally:
             self._end_running()
         said, complained = (path.read_text(encoding="utf-8", errors="replace") for path in (out, err))
@@ -421,6 +426,24 @@ class Session:
         finally:
             signal.signal(signal.SIGINT, previous)
             self._end_running()
+
+    def tell(self, faults: Faults) -> None:
+        """What goes wrong from now on, in place of what did so far."""
+        told = self.cloud_folder / TOLD
+        written = told.with_suffix(".new")
+        written.write_text(faults.model_dump_json(), encoding="utf-8")
+        written.replace(told)
+
+    def held(self) -> list[dict[str, str]]:
+        """The operations (op, type, name, when) that faults with `hold` keep in the pretend cloud now."""
+        file = self.cloud_folder / HELD
+        return list(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
+
+    def kill(self) -> None:
+        """End the running engine as a crash of the machine would: at once, and it alone."""
+        if self._running is not None:
+            with suppress(ProcessLookupError):
+                self._running.kill()
 
     def _end_running(self) -> None:
         with held_signals():
@@ -476,7 +499,7 @@ class _Follower:
                 self._on_event(event)
 
 
-def _wait(process: subprocess.Popen[bytes], follow: _Follower) -> None:
+def _wait(process: subprocess.Popen[bytes], follow: _Follower, on_tick: Callable[[], None] | None = None) -> None:
     stopped: BaseException | None = None
     deadline = float("inf")
     while True:
@@ -487,6 +510,8 @@ def _wait(process: subprocess.Popen[bytes], follow: _Follower) -> None:
                 break
             if time.monotonic() > deadline:
                 end_tree(process)
+            if on_tick is not None:
+                on_tick()
             time.sleep(_POLL_SECONDS)
         except (KeyboardInterrupt, SystemExit) as signalled:
             if stopped is not None:

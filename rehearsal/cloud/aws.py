@@ -816,8 +816,10 @@ class Aws:
             found := self.blocker(record)
         ):
             raise self.refuse(record.type, found, "deleting", record.id)
+        call.check_caller()
         before = record.status
         record.status = "DELETING"
+        self._cloud.hold(call, "after")
         try:
             match record.type:
                 case rules.NODE_GROUP:

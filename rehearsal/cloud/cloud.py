@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
 import secrets
+import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +22,15 @@ from .store import Record, Store
 from .values import CheckResult, CloudError, DiffResult, Inputs, Unfinished, annotation, changes, get, normal, within
 
 T = TypeVar("T")
+HELD = "held.json"
+"""Beside the books: the operations that are being held."""
+_LOOK_SECONDS = 0.05
+
+
+class Caller:
+    """Who asked. A client that is killed while it waits leaves behind what was accepted, and asks for nothing more."""
+
+    gone = False
 
 
 @dataclass(slots=True)
@@ -34,10 +45,24 @@ class Call:
     timeout_s: float | None
     start: float
     fault: Fault | None = None
+    caller: Caller = field(default_factory=Caller)
+
+    def check_caller(self) -> None:
+        """Raises CloudError where nobody asks any more: what was not accepted by then never is."""
+        if self.caller.gone:
+            raise CloudError(f"{self.name}: whoever asked for it is gone")
 
     def timeout(self, op: str) -> float:
         """Seconds the provider waits in `op`."""
         return rules.timeout_s(self.type, op, self.timeout_s)
+
+
+def _written(file: Path | None) -> int:
+    """When, in nanoseconds; 0 for what is not there."""
+    try:
+        return file.stat().st_mtime_ns if file else 0
+    except FileNotFoundError:
+        return 0
 
 
 def _name(urn: str) -> str:
@@ -52,11 +77,13 @@ class Cloud:
 
     def __init__(
         self, store: Path, clock: Clock, faults: Faults | None = None, *, durations: Durations | None = None, machines: Machines | None = None,
-        region: str = "us-east-1", account: str = "000000000000",
+        region: str = "us-east-1", account: str = "000000000000", told: Path | None = None,
     ) -> None:  # fmt: skip
         self.store = Store(store)
         self.clock = clock
         self.faults = faults or Faults()
+        self._told, self._told_at = told, _written(told)
+        self._held: list[dict[str, str]] = []
         self.durations = durations or Durations()
         self.machines = machines or Machines()
         self.region, self.account = region, account
@@ -131,24 +158,57 @@ class Cloud:
             **{"id": "", **more},
         )
 
-    def accept(self, call: Call, id: str, outputs: Inputs, cluster: str = "") -> Record:
+    def accept(
+        self, call: Call, id: str, outputs: Inputs, cluster: str = "", extra: dict[str, Any] | None = None
+    ) -> Record:
         """The cloud has said yes: from now on the thing exists, whatever becomes of the caller."""
+        call.check_caller()
         now, order = self.clock.now(), self.store.next_order()
         inputs = copy.deepcopy(call.inputs)
         record = Record(call.type, id, call.name, call.urn, inputs, outputs, now, order, "CREATING", cluster)
+        record.extra |= extra or {}
         self.store.add(record)
         self.save()
+        self.hold(call, "after")
         return record
 
-    def fault(self, op: str, typ: str, name: str, when: str) -> Fault | None:
+    def hold(self, call: Call, when: str) -> None:
+        """Where a fault says so: stay here, time with it, until the caller is gone. Before acceptance that is the end of the call."""
+        fault = self.fault(call.op, call.type, call.name, when, hold=True)
+        if fault is None:
+            return
+        self._held.append({"op": call.op, "type": call.type, "name": call.name, "when": when})
+        self._tell_held()
+        there = threading.Condition(self.clock.lock)
+        while not call.caller.gone:
+            there.wait(_LOOK_SECONDS)
+        self._held.pop()
+        self._tell_held()
+        if when == "before":
+            call.check_caller()
+
+    def _tell_held(self) -> None:
+        told = self.store.folder / HELD
+        written = told.with_suffix(".new")
+        written.write_text(json.dumps(self._held), encoding="utf-8")
+        written.replace(told)
+
+    def fault(self, op: str, typ: str, name: str, when: str, *, hold: bool = False) -> Fault | None:
         """The fault that strikes now, counted."""
+        self._hear()
         for i, fault in enumerate(self.faults.faults):
-            if fault.when == when and fault.matches(op, typ, name):
+            if fault.when == when and fault.hold == hold and fault.matches(op, typ, name):
                 hits = self.store.fault_hits.get(str(i), 0)
                 if fault.times is None or hits < fault.times:
                     self.store.fault_hits[str(i)] = hits + 1
                     return fault
         return None
+
+    def _hear(self) -> None:
+        """Take over what the session has told in the meantime; its faults are new ones, none of which has struck yet."""
+        if self._told is not None and (written := _written(self._told)) != self._told_at:
+            self.faults, self._told_at = Faults.load(self._told), written
+            self.store.fault_hits.clear()
 
     def _known_or_raise(self, typ: str) -> None:
         if not self.known(typ):
@@ -237,13 +297,21 @@ class Cloud:
         return not autonamed and self.kubernetes.id_of(typ, old) == self.kubernetes.id_of(typ, new)
 
     def create(
-        self, typ: str, urn: str, inputs: Inputs, *, preview: bool, timeout_s: float | None
+        self,
+        typ: str,
+        urn: str,
+        inputs: Inputs,
+        *,
+        preview: bool,
+        timeout_s: float | None,
+        caller: Caller | None = None,
     ) -> tuple[str, Inputs]:
         self._known_or_raise(typ)
         with self.clock.operation():
             if preview:
                 return "", self._half(typ).preview(typ, normal(inputs))
             call = Call("create", typ, urn, _name(urn), normal(inputs), timeout_s, self.clock.now())
+            call.caller = caller or call.caller
 
             def work() -> tuple[str, Inputs]:
                 self._strike(call)
@@ -255,16 +323,23 @@ class Cloud:
         """(id, inputs as the cloud holds them, outputs), or None when it does not exist. A create may be read before it is done."""
         self._known_or_raise(typ)
         with self.clock.operation():
+            if typ.startswith("kubernetes:") and not self.kubernetes.reachable():
+                if self.kubernetes.options.get("deleteUnreachable"):
+                    return None
+                raise CloudError(rules.says("k8s.read-unreachable"))
             record = self._find(typ, id)
             if record is None:
                 return None
             if typ.startswith("kubernetes:"):
                 inputs, outputs = self.kubernetes.held(record)
+                if typ == rules.JOB and record.extra["phase"] != "complete":
+                    raise Unfinished(record.id, outputs, [f"Job {record.id} is {record.extra['phase']}"], inputs)
                 return record.id, inputs, outputs
             return record.id, copy.deepcopy(record.inputs), copy.deepcopy(record.outputs)
 
     def update(
-        self, typ: str, urn: str, id: str, old_inputs: Inputs, old_outputs: Inputs, new_inputs: Inputs, *, preview: bool, timeout_s: float | None
+        self, typ: str, urn: str, id: str, old_inputs: Inputs, old_outputs: Inputs, new_inputs: Inputs, *, preview: bool, timeout_s: float | None,
+        caller: Caller | None = None,
     ) -> Inputs:  # fmt: skip
         self._known_or_raise(typ)
         with self.clock.operation():
@@ -277,6 +352,7 @@ class Cloud:
                     out["vpcConfig"] = {**get(normal(old_outputs), "vpcConfig", {}), **get(new, "vpcConfig", {})}
                 return out
             call = Call("update", typ, urn, _name(urn), new, timeout_s, self.clock.now())
+            call.caller = caller or call.caller
 
             def work() -> Inputs:
                 self._strike(call)
@@ -296,12 +372,14 @@ class Cloud:
         old_outputs: Inputs,  # noqa: ARG002  (the interface's: the store knows better)
         *,
         timeout_s: float | None,
+        caller: Caller | None = None,
     ) -> None:
         """Deleting what is not there is done at once, as the providers do. What services made can be deleted, too."""
         if typ not in rules.MADE:
             self._known_or_raise(typ)
         with self.clock.operation():
             call = Call("delete", typ, urn, _name(urn), normal(old_inputs), timeout_s, self.clock.now())
+            call.caller = caller or call.caller
 
             def work() -> None:
                 record = self._find(typ, id)
@@ -336,6 +414,7 @@ class Cloud:
         call.fault = self.fault(call.op, call.type, call.name, "after")
         if before and before.error == "stuck":
             call.fault = before
+        self.hold(call, "before")
 
     def _journalled(self, call: Call, work: Callable[[], T], id_of: Callable[[T], str]) -> T:
         made, outcome, message = "", "ok", ""
@@ -380,6 +459,11 @@ class Cloud:
 
     def gpu_time(self) -> report.GpuTime:
         return report.gpu_time(self.store.journal, self.clock.now())
+
+    def forget(self, caller: Caller) -> None:
+        """The caller is gone."""
+        caller.gone = True
+        self.clock.notify()
 
     def close(self) -> None:
         """Stop the clock and write the snapshot a last time."""

@@ -9,6 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+TOLD = "faults.json"
+"""Beside the books: what the session told the pretend cloud goes wrong, for it and for whoever asks what the account is like."""
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -26,6 +29,9 @@ class Fault(_Model):
     `stuck` (`before`; an object in the cluster stays Terminating) and `interface-left` (`after`; a node group or cluster leaves a network
     interface in its subnet). `expired` (`before`, any operation): from then on every call fails for its credentials, until the next
     command. Anything else is the text of the error. `delay_s` makes the operation that much longer.
+
+    `hold`: the operation stays where `when` says until whoever called is gone, and `held.json` beside the books names it: there a
+    campaign kills the engine. Before acceptance nothing comes of it then; afterwards the cloud goes on by itself.
     """
 
     op: Literal["create", "read", "update", "delete"] = "create"
@@ -36,6 +42,7 @@ class Fault(_Model):
     error: str | None = None
     delay_s: Annotated[float, Field(ge=0)] = 0
     late_s: Annotated[float, Field(gt=0)] | None = None
+    hold: bool = False
 
     def matches(self, op: str, typ: str, name: str) -> bool:
         return op == self.op and self.type in (typ, typ.rpartition(":")[2], "*") and self.name_contains in name

@@ -261,8 +261,7 @@ class Kubernetes:
         if call.type == RELEASE:
             self._check_release(call, cluster)
         outputs = self.outputs(call.type, call.inputs, self._store.next_order())
-        record = self._cloud.accept(call, made, outputs, cluster.id)
-        record.extra |= self._start(call)
+        record = self._cloud.accept(call, made, outputs, cluster.id, self._start(call))
         self._cloud.save()
         self._cloud.clock.notify()
         if call.type == JOB:  # a delay is the Job's own then, not that of its creation
@@ -451,6 +450,9 @@ class Kubernetes:
             )
         time = self._cloud.durations["Release.platform" if kind == "platform" else "Release.plugin"]
         self._cloud.spend(call, min(time, max(0.0, deadline - clock.now())))
+        if call.caller.gone:
+            record.outputs["status"]["status"] = "pending-install"
+            raise CloudError(f"release {record.name}: {rules.says('release.pending')}")
         record.extra["deployed"] = True
         if kind == "platform" and (cluster := self._store.find(CLUSTER, record.cluster)):
             cluster.extra["crds"] = True
@@ -498,6 +500,8 @@ class Kubernetes:
             for field in row.fields:
                 if any(within(p, field) for p in changed):
                     raise CloudError(f"updating {record.id}: {row.error.format(field=field)}")
+        if call.type == RELEASE and str(record.outputs["status"]["status"]).startswith("pending"):
+            raise CloudError(f"updating {record.id}: another operation (install/upgrade/rollback) is in progress")
         if call.type == DGD:
             self._update_graph(call, record, changed)
         if call.type in (CONFIG_MAP, SECRET) and record.inputs.get("immutable") is True:
@@ -551,6 +555,7 @@ class Kubernetes:
             raise CloudError(
                 f"timed out waiting for {record.id} to be deleted after {patience / 60:.0f} minutes: {why}"
             )
+        self._cloud.hold(call, "after")
         seconds = self._cloud.durations["kubernetes.delete"]
         if (
             record.type == DGD

@@ -432,6 +432,12 @@ ROWS: tuple[Row, ...] = (
     Behaviour("dgd.not-awaited", "Custom resources are not awaited unless pulumi.com/waitFor says so.", "facts/pulumi.md §10"),
     Behaviour("release.chart", "A Release needs the chart's repository and version (a chart without either cannot be found, or is whatever is newest).", "facts/pulumi.md §10 (Check loads the chart)"),
     Behaviour("release.no-upsert", "upsertExistingObjects does not reach a Release: Helm refuses a name that is still in use.", "pulumi/pulumi-kubernetes issue #2116; helm/helm pkg/action/install.go (availableName)"),
+    Behaviour("release.pending", "Helm's client marks a release: killed while it waits, it leaves pending-install. Then an upgrade says that another operation "
+              "(install/upgrade/rollback) is in progress, an install that the name is in use; an uninstall works.",
+              "helm/helm pkg/action/upgrade.go (errPending), install.go (availableName), uninstall.go; helm/helm issue #4558"),
+    Behaviour("k8s.read-unreachable", "failed to read resource state due to unreachable cluster. If the cluster was deleted, you can remove this resource from Pulumi "
+              'state by rerunning the operation with the PULUMI_K8S_DELETE_UNREACHABLE environment variable set to "true"', PK + "provider.go (Read)"),
+    Behaviour("job.read", "Reading a Job that is not complete reports an initialization error, so the next update waits for it.", "pulumi/pulumi-kubernetes provider/pkg/await/job.go (jobInitAwaiter.Read)"),
     Behaviour("release.one-platform", "Only one cluster-wide operator per cluster: the chart's template fails otherwise.", "facts/dynamo.md §2"),
     Behaviour("release.operator-pod", "The operator asks for 512m CPU and 1 Gi; the Release waits for it.", "facts/dynamo.md §2"),
     Behaviour("pvc.wait", "A claim of an Immediate class is awaited for 5 minutes.", "facts/pulumi.md §10"),

@@ -34,11 +34,14 @@ class CloudError(Exception):
 
 
 class Unfinished(Exception):
-    """The resource exists under `id`, but is not what was asked for: `reasons` say why."""
+    """The resource exists under `id`, but is not what was asked for: `reasons` say why.
 
-    def __init__(self, id: str, outputs: Inputs, reasons: list[str]) -> None:
+    `inputs`: as the cloud holds them, where something was read; None where the caller's own count.
+    """
+
+    def __init__(self, id: str, outputs: Inputs, reasons: list[str], inputs: Inputs | None = None) -> None:
         super().__init__("; ".join(reasons))
-        self.id, self.outputs, self.reasons = id, outputs, reasons
+        self.id, self.outputs, self.reasons, self.inputs = id, outputs, reasons, inputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ import typer
 from pulumi.runtime.proto.provider_pb2_grpc import add_ResourceProviderServicer_to_server
 
 from rehearsal.clock import Clock, DiscreteClock, ManualClock
-from rehearsal.cloud.faults import Faults
+from rehearsal.cloud.faults import TOLD, Faults
 from rehearsal.cloud.values import CloudError
 from rehearsal.host import MESSAGE_LIMIT_BYTES
 from rehearsal.providers.service import Provider
@@ -46,7 +46,7 @@ def main(
     module, _, name = cloud.partition(":")
     make: Any = getattr(importlib.import_module(module), name)
     try:
-        pretend = make(store, time, Faults.load(faults) if faults else None)
+        pretend = make(store, time, Faults.load(faults) if faults else None, told=store / TOLD)
     except (ValueError, CloudError) as error:
         sys.exit(str(error))
     ports, servers = {}, []

@@ -21,6 +21,7 @@ from google.rpc import status_pb2  # type: ignore[import-untyped]
 from pulumi.runtime.proto import ResourceProviderServicer, plugin_pb2
 from pulumi.runtime.proto import provider_pb2 as pb
 
+from rehearsal.cloud.cloud import Caller
 from rehearsal.cloud.values import UNKNOWN, CloudError, Unfinished
 from rehearsal.providers.wire import Secrets, decode, encode
 
@@ -123,7 +124,12 @@ class Provider(ResourceProviderServicer):
         with self._serving(request, context) as secrets:
             inputs = decode(request.properties, secrets)
             made, outputs = self.cloud.create(
-                request.type, request.urn, inputs, preview=request.preview, timeout_s=request.timeout or None
+                request.type,
+                request.urn,
+                inputs,
+                preview=request.preview,
+                timeout_s=request.timeout or None,
+                caller=self._caller(context),
             )
             return pb.CreateResponse(id="" if request.preview else made, properties=encode(outputs, secrets))
 
@@ -152,6 +158,7 @@ class Provider(ResourceProviderServicer):
                 decode(request.news, secrets),
                 preview=request.preview,
                 timeout_s=request.timeout or None,
+                caller=self._caller(context),
             )
             return pb.UpdateResponse(properties=encode(outputs, secrets))
 
@@ -159,9 +166,22 @@ class Provider(ResourceProviderServicer):
         with self._serving(request, context) as secrets:
             old_inputs, old_outputs = decode(request.old_inputs, secrets), decode(request.properties, secrets)
             self.cloud.delete(
-                request.type, request.urn, request.id, old_inputs, old_outputs, timeout_s=request.timeout or None
+                request.type,
+                request.urn,
+                request.id,
+                old_inputs,
+                old_outputs,
+                timeout_s=request.timeout or None,
+                caller=self._caller(context),
             )
             return Empty()
+
+    def _caller(self, context: grpc.ServicerContext) -> Caller:
+        """Who asks; forgotten once the connection has ended, which for an answered request is of no consequence."""
+        caller = Caller()
+        if not context.add_callback(lambda: self.cloud.forget(caller)):
+            self.cloud.forget(caller)
+        return caller
 
     @contextmanager
     def _serving(self, request: Any, context: grpc.ServicerContext) -> Iterator[Secrets]:
@@ -187,7 +207,10 @@ class Provider(ResourceProviderServicer):
 def _abort_unfinished(context: grpc.ServicerContext, request: Any, error: Unfinished, secrets: Secrets) -> NoReturn:
     """The resource exists but is not ready: the engine then records it, and destroys or repairs it later."""
     reasons = [secrets.redact(reason) for reason in error.reasons]
-    inputs = request.news if isinstance(request, pb.UpdateRequest) else request.properties
+    if error.inputs is not None:
+        inputs = encode(secrets.reveal(error.inputs), secrets)
+    else:
+        inputs = request.news if isinstance(request, pb.UpdateRequest) else request.properties
     detail = AnyMessage()
     detail.Pack(
         pb.ErrorResourceInitFailed(

@@ -11,7 +11,7 @@ Props = dict[str, Any]
 
 
 class PlainCloud:
-    def __init__(self, store: Path, clock: Clock, faults: object = None) -> None:
+    def __init__(self, store: Path, clock: Clock, faults: object = None, told: Path | None = None) -> None:
         self.file, self.clock = store / "cloud.json", clock
 
     def _things(self) -> dict[str, Props]:
@@ -22,6 +22,9 @@ class PlainCloud:
 
     def configure(self, provider: str, config: Props) -> None:
         """Nothing here depends on a provider's configuration."""
+
+    def forget(self, caller: object) -> None:
+        """Nothing here waits."""
 
     def known(self, typ: str) -> bool:
         return typ.startswith(("aws:plain/", "kubernetes:plain/"))
@@ -34,7 +37,9 @@ class PlainCloud:
         diffs = list(changes(old_inputs, new_inputs))
         return DiffResult(bool(diffs), [path for path in diffs if path == "fixed"], diffs, delete_before_replace=True)
 
-    def create(self, typ: str, urn: str, inputs: Props, *, preview: bool, timeout_s: float | None) -> tuple[str, Props]:
+    def create(
+        self, typ: str, urn: str, inputs: Props, *, preview: bool, timeout_s: float | None, caller: object = None
+    ) -> tuple[str, Props]:
         if preview:
             return "", {**inputs, "arn": UNKNOWN}
         name = urn.rpartition("::")[2]
@@ -57,7 +62,7 @@ class PlainCloud:
 
     def update(
         self, typ: str, urn: str, id: str, old_inputs: Props, old_outputs: Props, new_inputs: Props,
-        *, preview: bool, timeout_s: float | None,
+        *, preview: bool, timeout_s: float | None, caller: object = None,
     ) -> Props:  # fmt: skip
         return {**new_inputs, "arn": old_outputs["arn"]}
 

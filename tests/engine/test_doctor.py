@@ -17,9 +17,9 @@ from ops.aws_pretend import PretendAccount
 from recipe.config import parse
 from recipe.plan import Plan
 from recipe.planner import make_plan
+from rehearsal.cases import CASES, KINDS, Case
 
 from .conftest import StartLife
-from .fault_table import CASES, KINDS, Case
 from .life import RECIPE, Life, said, succeed
 
 pytestmark = pytest.mark.engine

@@ -1,4 +1,7 @@
-"""What can go wrong, each at each place where it can happen: a fault, when it strikes, and the row of ops/symptoms.py that has to name it."""
+"""What can go wrong, each at each place where it can happen: a fault, when it strikes, and the row of ops/symptoms.py that has to name it.
+
+Tried by `make chaos` (ops/chaos.py), which ends each with a destroy, and by the doctor's tests.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ NEVER_ASKED = {rules.ACCESS_ENTRY, rules.ACCESS_POLICY, rules.EGRESS_RULE}
 
 @dataclass(frozen=True)
 class Case:
-    """`stage`: the command it strikes in; `pause`: an edit that takes the graph away, before `destroy` would take all."""
+    """`stage`: the command it strikes in; `pause`: an edit that takes the graph away, before `destroy` would take all.
+
+    `on_base`: it can only strike a stack on a base, where objects do not go with their cluster.
+    """
 
     name: str
     symptom: str
@@ -24,6 +30,7 @@ class Case:
     account: Mapping[str, Any] = field(default_factory=dict)
     capacity: Mapping[str, int] = field(default_factory=dict)
     stage: Literal["up", "destroy", "pause"] = "up"
+    on_base: bool = False
 
     def as_file(self) -> dict[str, Any]:
         """A faults file (rehearsal/cloud/faults.py)."""
@@ -167,6 +174,22 @@ def _each() -> Iterator[Case]:
     )
 
 
-CASES = {case.name: case for case in (*_each(), *_everywhere())}
+def _on_base() -> Iterator[Case]:
+    """In a cluster that stays, what is in it has to go by itself."""
+    stuck = (_before(rules.PV, "stuck", "delete"),)
+    yield Case("PersistentVolume stays Terminating on a base", "claim-stays", stuck, stage="destroy", on_base=True)
+    for typ in (rules.NODE_GROUP, rules.LAUNCH_TEMPLATE, rules.PV, rules.NAMESPACE):
+        kind = typ.rpartition(":")[2]
+        fault = _before(typ, "expired", "delete")
+        yield Case(
+            f"credentials expire when {kind} goes on a base",
+            "credentials-expired",
+            (fault,),
+            stage="destroy",
+            on_base=True,
+        )
+
+
+CASES = {case.name: case for case in (*_each(), *_everywhere(), *_on_base())}
 KINDS = {case.name: case for case in _each()}
 """One of each kind and place that is not simply any call."""
