@@ -451,6 +451,38 @@ def recover(
     )
 
 
+@app.command(epilog=EPILOG)
+@command
+def collect(
+    stack: Annotated[str, typer.Argument(help="Stack that runs.")],
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Folder for what is collected.")] = Path("collected"),
+) -> None:
+    """Logs of a stack's pods, its events and the graph's status, brought home while there is a cluster to ask."""
+    from ops import deployed
+    from ops.aws import connect
+    from ops.collect import collect as run
+    from ops.doctor import kube_of
+    from ops.kube import KubeError
+    from recipe.plan import BasePlan
+
+    plan = deployed.plan_of(stack, deployed.project_folder())
+    if isinstance(plan, BasePlan):
+        raise CommandError(f"{stack} is a base, which serves no model", "name a stack on it", BAD_INPUT)
+    with connect(plan.recipe.access.region) as account:
+        deployed.guard(plan, account)
+        try:
+            found = run(plan, kube_of(account, plan.names.cluster), to)
+        except KubeError as error:
+            raise CommandError(str(error), f"python -m ops doctor {stack} says why", FAILED) from None
+        except OSError as error:
+            raise CommandError(
+                f"{to} cannot be written: {error.strerror}", "free space or name another folder", FAILED
+            ) from None
+    typer.echo(found.say())
+    if found.missing:
+        raise typer.Exit(FAILED)
+
+
 def _expire(folder: Path, yes: bool) -> int:
     from ops import deployed, expiry, stacks
     from ops.aws import connect

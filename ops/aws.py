@@ -215,6 +215,7 @@ class AwsAccount:
                 stdout=subprocess.PIPE,
                 text=True,
                 env={**os.environ, **self.environment, "PYTHONPATH": str(path)},
+                start_new_session=True,  # Ctrl-C is for us to hear: whoever cleans up needs it until the end
             )
         return self._child
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +22,7 @@ from recipe.planner import make_plan
 from recipe.stack_file import read_base
 
 PLACEHOLDERS: Final = "DYNAMO_RECIPES_PLACEHOLDERS"
+_LONGEST: Final = 600
 _LINES: Final = 8
 """Of what the engine said, in a message."""
 
@@ -61,15 +65,36 @@ class Pulumi:
     def run(self, args: Sequence[str], *, env: Mapping[str, str] | None = None) -> Ran:
         command = ["pulumi", *args, "--non-interactive", "--color", "never"]
         whole = {**self.environment, **(env or {})}
-        try:
-            done = subprocess.run(command, cwd=self.folder, env=whole, capture_output=True, text=True, check=False)
-        except FileNotFoundError:
-            raise CommandError(
-                "there is no pulumi on PATH",
-                "https://www.pulumi.com/docs/iac/download-install/ says how to get one",
-                MISSING,
-            ) from None
-        return _Ended(done.returncode, done.stdout, done.stderr)
+        with (
+            tempfile.TemporaryFile("w+", encoding="utf-8") as said,
+            tempfile.TemporaryFile("w+", encoding="utf-8") as told,
+        ):
+            try:
+                # A session of its own: Ctrl-C reaches this process alone, which passes it on where that is meant.
+                process = subprocess.Popen(
+                    command,
+                    cwd=self.folder,
+                    env=whole,
+                    stdin=subprocess.DEVNULL,
+                    stdout=said,
+                    stderr=told,
+                    start_new_session=True,
+                )
+            except FileNotFoundError:
+                raise CommandError(
+                    "there is no pulumi on PATH",
+                    "https://www.pulumi.com/docs/iac/download-install/ says how to get one",
+                    MISSING,
+                ) from None
+            try:
+                process.wait()
+            except KeyboardInterrupt:
+                process.send_signal(signal.SIGINT)  # it finishes what is in flight, and nothing is left half made
+                process.wait()
+                raise
+            said.seek(0)
+            told.seek(0)
+            return _Ended(process.returncode, said.read(), told.read())
 
 
 def project_folder() -> Path:
@@ -111,9 +136,12 @@ def run(engine: Engine, args: Sequence[str], what: str, env: Mapping[str, str] |
 
 
 def last_words(ran: Ran) -> str:
-    """The end of what a command said."""
-    said = (ran.stderr.strip() or ran.stdout.strip()).splitlines()
-    return "\n".join(f"  {line}" for line in said[-_LINES:])
+    """What a command that failed said: its diagnostics, or where it has none the end of it."""
+    found = re.search(r"^Diagnostics:\n((?:[ \t].*\n|\n)*)", f"{ran.stdout}\n", re.MULTILINE)
+    said = found[1] if found else ran.stderr.strip() or ran.stdout.strip()
+    # "update failed" stands below every failure and says nothing.
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.endswith("error: update failed")]
+    return "\n".join(f"  {line[:_LONGEST]}" for line in lines[-_LINES:])
 
 
 def backend(engine: Engine) -> Path | None:

@@ -432,14 +432,15 @@ def _holding(report: Report, plan: AnyPlan, account: Account, now: datetime) -> 
     yield from diagnosis.of_state(_state(plan.stack))
     if cluster and cluster.status == "ACTIVE":
         try:
-            seen = snapshot(_kube(account, name), plan.names.namespace, (PLATFORM_NAMESPACE, "kube-system"))
+            seen = snapshot(kube_of(account, name), plan.names.namespace, (PLATFORM_NAMESPACE, "kube-system"))
         except (KubeError, AwsError) as error:
             yield Evidence("cluster", name, str(error))
             return
         yield from diagnosis.of_cluster(seen, plan)
 
 
-def _kube(account: Account, cluster: str) -> Kube:
+def kube_of(account: Account, cluster: str) -> Kube:
+    """The API server of an account's cluster. Raises AwsError or KubeError."""
     if isinstance(account, AwsAccount):
         found = account.call("eks", "describe_cluster", name=cluster)["cluster"]
         return HttpKube(found["endpoint"], found["certificateAuthority"]["data"], token(cluster, account.region))

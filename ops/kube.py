@@ -28,6 +28,9 @@ class Kube(Protocol):
     def items(self, path: str) -> list[Object]:
         """The objects at a list's path, such as `/api/v1/nodes`."""
 
+    def text(self, path: str) -> str:
+        """What is at a path that holds text, such as a pod's log."""
+
 
 @dataclass(frozen=True)
 class HttpKube:
@@ -38,15 +41,23 @@ class HttpKube:
     token: str = field(repr=False)
 
     def items(self, path: str) -> list[Object]:
+        found: list[Object] = json.loads(self._get(path) or b"{}").get("items") or []
+        return found
+
+    def text(self, path: str) -> str:
+        return (self._get(path) or b"").decode("utf-8", errors="replace")
+
+    def _get(self, path: str) -> bytes | None:
+        """None for what the server does not know."""
         context = ssl.create_default_context(cadata=b64decode(self.authority).decode())
         request = urllib.request.Request(self.server + path, headers={"Authorization": f"Bearer {self.token}"})  # noqa: S310
         try:
             with urllib.request.urlopen(request, timeout=_SECONDS, context=context) as answer:  # noqa: S310
-                found: list[Object] = json.loads(answer.read()).get("items") or []
-                return found
+                content: bytes = answer.read()
+                return content
         except urllib.error.HTTPError as error:
             if error.code == 404:
-                return []
+                return None
             raise KubeError(f"GET {path}: {error.code} {error.reason}") from None
         except (urllib.error.URLError, TimeoutError, ValueError) as error:
             reason = getattr(error, "reason", error)

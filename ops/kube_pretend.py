@@ -41,6 +41,10 @@ class PretendKube:
             return [pod for pod, _ in pods]
         return [*(event for _, event in pods if event), *self._claim_events(namespace)]
 
+    def text(self, path: str) -> str:
+        # A pretended pod says nothing of its own; the line shows which one was asked.
+        return f"(simulated) log of {path}\n"
+
     def _of(self, typ: str, namespace: str) -> Iterator[Record]:
         kubernetes = self.cloud.kubernetes
         return (
