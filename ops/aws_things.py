@@ -195,7 +195,7 @@ class _Lister:
             return
         ours = self._marks.on(_tags(cluster, "tags"))
         if ours:
-            facts = {"tags": _tags(cluster, "tags"), "name": name}
+            facts: dict[str, Any] = {"tags": _tags(cluster, "tags"), "name": name}
             yield Thing(kinds.CLUSTER, name, facts, cluster["status"])
         inner: list[tuple[str, Found, str, str]] = []
         for group in self._call("eks", "list_nodegroups", clusterName=name)["nodegroups"]:
@@ -362,10 +362,10 @@ def _policy(call: Call, thing: Thing) -> None:
     call("iam", "detach_role_policy", RoleName=thing.facts["role"], PolicyArn=thing.facts["policyArn"])
 
 
-_REMOVE: Final[dict[str, Callable[[Call, Thing], None]]] = {
+_REMOVE: Final[dict[str, Callable[[Call, Thing], object]]] = {
     kinds.LOAD_BALANCER: _load_balancer,
     kinds.NODE_GROUP: _in_cluster("delete_nodegroup", nodegroupName="nodeGroupName"),
-    kinds.INSTANCE: lambda call, thing: call("ec2", "terminate_instances", InstanceIds=[thing.id]) and None,
+    kinds.INSTANCE: lambda call, thing: call("ec2", "terminate_instances", InstanceIds=[thing.id]),
     "aws:eks/addon:Addon": _in_cluster("delete_addon", addonName="addonName"),
     "aws:eks/accessEntry:AccessEntry": _in_cluster("delete_access_entry", principalArn="principalArn"),
     "aws:eks/accessPolicyAssociation:AccessPolicyAssociation": _in_cluster(
@@ -374,8 +374,8 @@ _REMOVE: Final[dict[str, Callable[[Call, Thing], None]]] = {
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": _association,
     kinds.CLUSTER: _simply("eks", "delete_cluster", "name"),
     "aws:ec2/natGateway:NatGateway": _simply("ec2", "delete_nat_gateway", "NatGatewayId"),
-    "aws:ec2/vpcEndpoint:VpcEndpoint": lambda call, thing: (
-        call("ec2", "delete_vpc_endpoints", VpcEndpointIds=[thing.id]) and None
+    "aws:ec2/vpcEndpoint:VpcEndpoint": lambda call, thing: call(
+        "ec2", "delete_vpc_endpoints", VpcEndpointIds=[thing.id]
     ),
     "aws:efs/mountTarget:MountTarget": _simply("efs", "delete_mount_target", "MountTargetId"),
     "aws:efs/accessPoint:AccessPoint": _simply("efs", "delete_access_point", "AccessPointId"),

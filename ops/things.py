@@ -137,14 +137,17 @@ KINDS: Final[dict[str, Kind]] = {
 def same(typ: str, inputs: Mapping[str, Any], thing: Thing) -> bool:
     """Whether `thing` is what a create with `inputs` made."""
     kind = KINDS.get(typ)
-    return bool(kind and kind.by) and thing.type == typ and all(_agree(name, inputs, thing.facts) for name in kind.by)
+    if kind is None or not kind.by or thing.type != typ:
+        return False
+    return all(_agree(name, inputs, thing.facts) for name in kind.by)
 
 
 def _agree(name: str, inputs: Mapping[str, Any], facts: Mapping[str, Any]) -> bool:
     wanted, found = inputs.get(name), facts.get(name)
     if name == "tags":
         # An untagged request names nothing.
-        return bool(wanted) and all((found or {}).get(key) == value for key, value in wanted.items())
+        tags: Mapping[str, Any] = wanted or {}
+        return bool(tags) and all((found or {}).get(key) == value for key, value in tags.items())
     return wanted is not None and bool(wanted == found)
 
 

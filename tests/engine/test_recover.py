@@ -125,7 +125,8 @@ def test_a_cluster_that_went_without_the_engine_is_no_dead_end(crash: Crash) -> 
 
 
 def test_a_stack_that_is_being_worked_on_is_left_alone(crash: Crash) -> None:
-    session, seen = crash.life.session, []
+    session = crash.life.session
+    seen: list[str] = []
     session.tell(Faults.model_validate({"faults": [{"type": "Vpc", "hold": True}]}))
 
     def tick() -> None:

@@ -293,7 +293,7 @@ def test_a_role_of_our_name_without_our_tags_is_not_ours() -> None:
 
 def test_an_account_without_anything_answers_with_nothing() -> None:
     gone = AwsError("ResourceNotFoundException", "No cluster found")
-    empty = {name: {key: [] for key in answer} for name, answer in ANSWERS.items()}
+    empty: dict[str, Any] = {name: {key: [] for key in answer} for name, answer in ANSWERS.items()}
     recorder = Recorder(**(empty | {"eks:describe_cluster": gone, "iam:get_role": AwsError("NoSuchEntity", "")}))
     assert aws_things.listed(recorder, MARKS) == ()
 

@@ -23,6 +23,7 @@ from ops.aws import AwsError, Identity, Issue, Part, Refusal, Reservation
 from ops.diagnosis import Evidence
 from ops.kube import HttpKube, KubeError, Snapshot, snapshot
 from ops.stacks import ROOT
+from ops.things import Marks, Thing
 from recipe.config import parse
 from recipe.plan import Plan
 from recipe.planner import make_plan
@@ -47,6 +48,7 @@ class Pretended:
     groups: tuple[Part, ...] = ()
     fails: dict[str, AwsError] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    pause_seconds: float = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +96,18 @@ class Pretended:
 
     def refusals(self, since: datetime) -> tuple[Refusal, ...]:
         return ()
+
+    def gpu_groups(self) -> tuple[Thing, ...]:
+        return ()
+
+    def things(self, marks: Marks) -> tuple[Thing, ...]:
+        return ()
+
+    def remove(self, thing: Thing) -> None:
+        raise AssertionError("the doctor looks, and changes nothing")
+
+    def now(self) -> datetime:
+        return NOW
 
 
 @pytest.fixture(autouse=True)

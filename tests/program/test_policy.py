@@ -79,7 +79,7 @@ TEMPLATE, GROUP, CLUSTER = (
 )
 TRUST = {"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole", "Principal": {"AWS": "*"}}]}
 WIDE = {"Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "arn:aws:s3:::mine"}]}
-BAD: list[tuple[str, str, str, Any]] = [
+BAD: list[tuple[str, str, Any, str]] = [
     # type, path in the inputs, value, rule
     (TEMPLATE, "metadataOptions.httpTokens", "optional", "imds"),
     (TEMPLATE, "metadataOptions", None, "imds"),
