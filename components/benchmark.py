@@ -79,8 +79,7 @@ class Results(pulumi.ComponentResource):
                 tags=named(plan.tags, role_name),
                 opts=pulumi.ResourceOptions(
                     parent=self,
-                    # policy: the Job must find it in force. What outlives nodes: the cluster with the Pod Identity agent, where it
-                    # is this stack's own.
+                    # policy: the Job must find it in force. Behind the site, where it is ours, stand the add-ons with the Pod Identity agent.
                     depends_on=[policy, *args.site.outlives_nodes, *needed],
                     delete_before_replace=True,  # one per service account
                 ),

@@ -56,8 +56,16 @@ class Wish:
 def bench(stack: str, wish: Wish, emit: Emit) -> int:
     """One stack. Returns the exit code."""
     local.check_out(wish.out)
+    _check_model(stack)
     code, folder = rehearsed(stack, wish) if wish.rehearse else on_aws(stack, wish)
     return show_result(code, folder, emit=emit if wish.as_json else None)
+
+
+def _check_model(stack: str) -> None:
+    """Before the profile is put into its recipe: a base has no place for one, which would be said of a key nobody wrote."""
+    raw = stacks.load(stack).raw
+    if isinstance(raw, dict) and raw.get("kind") == "base":
+        _ = planned(stack, []).model
 
 
 def show_result(code: int, folder: Path | None, *, emit: Emit | None) -> int:
@@ -99,14 +107,12 @@ def rehearsed(stack: str, wish: Wish) -> tuple[int, Path]:
     """The real AIPerf against the real frontend with mock engines."""
     attempt = 1
     while True:
-        found = planned(stack, [*wish.settings, *_settings(wish, attempt)])
-        assert found.model.benchmark, "asked for"
-        run = f"{found.model.benchmark.run}-{local.REHEARSED}"
-        folder = wish.out / stack / found.model.benchmark.profile / run
+        plan = planned(stack, [*wish.settings, *_settings(wish, attempt)]).model
+        assert plan.benchmark, "asked for"
+        folder = wish.out / stack / plan.benchmark.profile / f"{plan.benchmark.run}-{local.REHEARSED}"
         if not (wish.again and folder.exists()):
             break
         attempt += 1
-    plan = found.model
     typer.echo(
         f"Simulated: AIPerf measures Dynamo's own frontend with mock engines, as {stack} ({plan.recipe.mode}, {plan.recipe.router.mode}) is rendered. "
         f"Profile {wish.name}; results in {folder}",

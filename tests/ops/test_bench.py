@@ -430,6 +430,7 @@ def test_attaching_to_nothing_says_what_to_run(bench: Run, cluster: Cluster, too
         ((STACK, "--out", "/proc/nowhere"), "/proc/nowhere cannot be written"),
         ((STACK, "--corners", "--rehearse"), "--corners needs a pair of stacks"),
         ((STACK, "qwen3-32b-disagg", "--corners"), "on AWS each corner is paid for"),
+        (("base", "--rehearse"), "base is a base, which serves no model"),
         ((STACK,), "pulumi config set -s qwen3-32b-agg --path recipe.access.account_id"),
     ],
 )

@@ -108,3 +108,16 @@ def test_what_holds_for_every_resource_holds_for_these(which: str, request: pyte
             assert not one.deleted_with, f"{one.name} would be forgotten without being deleted"
     for one in run.components:
         assert run.finished.count(one.urn) == 1
+
+
+def test_on_a_base_the_way_into_the_bucket_is_the_stacks_own() -> None:
+    """The base's cluster, this stack's role, namespace and bucket; all of it goes with the stack, but the bucket."""
+    run = run_program(STACK, changed(foundation={"kind": "base"}, benchmark={"run": "small", "bucket": "create"}))
+    association, role = run.named("results-identity"), run.named("results-role")
+    assert association.inputs["namespace"] == run.plan.names.namespace
+    assert association.inputs["clusterName"] != role.inputs["name"], "the cluster is the base's"
+    assert role.inputs["name"] == run.plan.names.benchmark_role
+    namespace = run.named("caches-namespace").urn
+    for name in ("benchmark-job", "benchmark-config", "benchmark-account"):
+        assert run.named(name).deleted_with == namespace
+    assert run.named("results-bucket").retained
