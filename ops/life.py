@@ -26,7 +26,7 @@ from typing import Final, Literal
 import psutil
 
 from ops import deployed
-from ops.aws import Account, AwsError
+from ops.aws import AwsError, Keeper
 from ops.deployed import Engine
 from ops.exits import BAD_INPUT, FAILED, CommandError
 from ops.recover import recover
@@ -127,7 +127,7 @@ class Life:
 
     plan: Plan
     engine: Engine
-    connect: Callable[[], Account]
+    connect: Callable[[], Keeper]
     folder: Path
     say: Say
     work: Callable[[Path], None]
@@ -263,7 +263,7 @@ class Life:
 
     # ---- taking away
 
-    def _destroy(self, account: Account, *, keep_files: bool) -> bool:
+    def _destroy(self, account: Keeper, *, keep_files: bool) -> bool:
         """Whether nothing is left."""
         stack = self.plan.stack
         command = ["destroy", "--yes", "--skip-preview", "--stack", stack]
@@ -291,18 +291,18 @@ class Life:
             self.say(f"sweep: {error}")
             return False
 
-    def _put_right(self, account: Account) -> None:
+    def _put_right(self, account: Keeper) -> None:
         for step in (self._recover, self._sweep_services):
             try:
                 step(account)
             except (AwsError, CommandError) as error:
                 self.say(str(error))
 
-    def _recover(self, account: Account) -> None:
+    def _recover(self, account: Keeper) -> None:
         evidence = self.evidence or self.folder / "recover.json"
         recover(self.plan, self.engine, account, self.say, lambda _: True, evidence, sleep=self.sleep)
 
-    def _sweep_services(self, account: Account) -> None:
+    def _sweep_services(self, account: Keeper) -> None:
         sweep(self.plan, self.engine, account, self.say, lambda _: True, sleep=self.sleep)
 
     def _gpu_urn(self) -> str | None:
@@ -314,7 +314,7 @@ class Life:
         ]
         return str(found[0]) if found else None
 
-    def _gpus_by_api(self, account: Account) -> None:
+    def _gpus_by_api(self, account: Keeper) -> None:
         """The last resort: what costs most, without the engine. The state learns of it at the next `recover`."""
         marks = Marks.of(self.plan)
         try:
@@ -325,7 +325,7 @@ class Life:
         except AwsError as error:
             self.say(f"GPU nodes cannot be deleted: {error}")
 
-    def _left(self, account: Account) -> list[Thing]:
+    def _left(self, account: Keeper) -> list[Thing]:
         try:
             return list(account.things(Marks.of(self.plan)))
         except AwsError as error:
