@@ -102,9 +102,9 @@ def project_folder() -> Path:
     return Path.cwd() if (Path.cwd() / "Pulumi.yaml").exists() else stacks.ROOT
 
 
-def plan_of(stack: str, folder: Path) -> Plan | BasePlan:
-    """The plan of a stack that runs, of the project in `folder`. Raises CommandError or RecipeError (an account that is not set is one)."""
-    return plan_in(stack, folder / "stacks", placeholders=os.environ.get(PLACEHOLDERS) == "1")
+def plan_of(stack: str) -> Plan | BasePlan:
+    """The plan of a stack that runs, by its file. Raises CommandError or RecipeError (an account that is not set is one)."""
+    return plan_in(stack, stacks.FOLDER, placeholders=os.environ.get(PLACEHOLDERS) == "1")
 
 
 def plan_in(stack: str, files: Path, *, placeholders: bool) -> Plan | BasePlan:

@@ -92,12 +92,12 @@ class Place:
     plans: tuple[Plan, ...]
 
 
-def places(stacks: Iterable[str], folder: Path, say: Say) -> list[Place]:
+def places(stacks: Iterable[str], say: Say) -> list[Place]:
     """Where to look: by the stack files. One that cannot be planned (no account set, mostly) is said and left out."""
     found: dict[tuple[str, str], list[Plan]] = {}
     for stack in stacks:
         try:
-            plan = deployed.plan_of(stack, folder)
+            plan = deployed.plan_of(stack)
         except (RecipeError, CommandError) as error:
             say(f"{stack}: left out: {str(error).splitlines()[0]}")
             continue

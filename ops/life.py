@@ -134,6 +134,8 @@ class Life:
     home: Callable[[Path], None] = lambda _: None
     logs: Callable[[Path], None] = lambda _: None
     limits: Limits = field(default_factory=Limits)
+    work_brings_up: bool = False
+    """The work runs `up` itself: then it is the whole of it that is interrupted, and there may be results from its beginning."""
     evidence: Path | None = None
     sleep: Callable[[float], None] = time.sleep
     _protected: bool = False
@@ -164,7 +166,8 @@ class Life:
             try:
                 self._file.write(self.folder)
                 self._alarm(self.limits.seconds(self.plan))
-                self._up()
+                if not self.work_brings_up:
+                    self._up()
                 self._reach("work")
                 self._worked = True
                 self.work(self.folder)
