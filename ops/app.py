@@ -334,6 +334,19 @@ def bench(
         bool, typer.Option("--reprint", help="Let the Job print again what is on the claim, if its log was lost.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before `pulumi up`.")] = False,
+    destroy: Annotated[
+        bool,
+        typer.Option("--destroy", help="Afterwards destroy and sweep: also on failure, limits, Ctrl-C and SIGTERM."),
+    ] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="End what a --destroy run had begun whose process or machine died.")
+    ] = False,
+    max_minutes: Annotated[
+        float | None, typer.Option(min=0, help="With --destroy: end the work after so long.")
+    ] = None,
+    max_usd: Annotated[
+        float | None, typer.Option(min=0, help="With --destroy: end the work when it may have cost so much.")
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path("results"),
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="With --corners: the comparison as a page.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
@@ -345,7 +358,18 @@ def bench(
     from ops.bench.command import Wish, all_corners, corner_commands
     from ops.bench.command import bench as run
 
-    wish = Wish(profile, tuple(settings or ()), out, rehearse_it, attach, again, reprint, yes, as_json)
+    wish = Wish(
+        profile, tuple(settings or ()), out, rehearse_it, attach, again, reprint, yes, as_json,
+        destroy=destroy or resume, resume=resume, max_minutes=max_minutes, max_usd=max_usd,
+    )  # fmt: skip
+    if wish.destroy and (rehearse_it or attach or corners):
+        raise CommandError(
+            "--destroy and --resume go with neither --rehearse, --attach nor --corners",
+            "python -m ops bench --help",
+            BAD_INPUT,
+        )
+    if not wish.destroy and (max_minutes is not None or max_usd is not None):
+        raise CommandError("--max-minutes and --max-usd go with --destroy", "add --destroy", BAD_INPUT)
     if corners:
         if len(names) != 2:
             raise CommandError(
@@ -441,7 +465,7 @@ def recover(
     from ops.recover import recover as run
 
     folder = deployed.project_folder()
-    plan = deployed.plan_of(stack, folder)
+    plan = deployed.plan_of(stack)
     with connect(plan.recipe.access.region) as account:
         engine, evidence = deployed.Pulumi(folder), evidence_file(folder, stack)
         done = run(plan, engine, account, typer.echo, _asking(yes), evidence)
@@ -465,7 +489,7 @@ def collect(
     from ops.kube import KubeError
     from recipe.plan import BasePlan
 
-    plan = deployed.plan_of(stack, deployed.project_folder())
+    plan = deployed.plan_of(stack)
     if isinstance(plan, BasePlan):
         raise CommandError(f"{stack} is a base, which serves no model", "name a stack on it", BAD_INPUT)
     with connect(plan.recipe.access.region) as account:
@@ -489,7 +513,7 @@ def _expire(folder: Path, yes: bool) -> int:
     from ops.recover import evidence_file
 
     failed, engine = 0, deployed.Pulumi(folder)
-    for place in expiry.places(stacks.names(folder / "stacks"), folder, typer.echo):
+    for place in expiry.places(stacks.names(), typer.echo):
         typer.echo(f"account {place.account}, {place.region}: {', '.join(plan.stack for plan in place.plans)}")
         evidence = functools.partial(evidence_file, folder)
         with connect(place.region) as account:
@@ -527,7 +551,7 @@ def sweep(
     if expired:
         raise typer.Exit(_expire(folder, yes))
     assert stack is not None
-    plan = deployed.plan_of(stack, folder)
+    plan = deployed.plan_of(stack)
     say = _say if as_json else typer.echo
     with connect(plan.recipe.access.region) as account:
         found = sweeping.sweep(plan, deployed.Pulumi(folder), account, say, _asking(yes))

@@ -134,6 +134,10 @@ class Account(Protocol):
     def refusals(self, since: datetime) -> tuple[Refusal, ...]:
         """What AWS refused since then, newest first."""
 
+
+class Keeper(Account, Protocol):
+    """What commands ask that take things in and away (`recover`, `sweep`). Every method may raise AwsError."""
+
     def gpu_groups(self) -> tuple[Thing, ...]:
         """Node groups with GPUs that carry this project's tag, of every stack and whoever made them."""
 
@@ -150,7 +154,7 @@ class Account(Protocol):
     """How long to wait before looking again at what takes its time."""
 
 
-def connect(region: str) -> Account:
+def connect(region: str) -> Keeper:
     """The account that the environment leads to. Use it as a context manager."""
     if folder := os.environ.get(PRETEND):
         from ops.aws_pretend import PretendAccount  # here alone: it brings the rehearsal

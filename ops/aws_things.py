@@ -200,11 +200,7 @@ class _Lister:
         inner: list[tuple[str, Found, str, str]] = []
         for group in self._call("eks", "list_nodegroups", clusterName=name)["nodegroups"]:
             if found := self._one("eks", "describe_nodegroup", "nodegroup", clusterName=name, nodegroupName=group):
-                facts = {
-                    "nodeGroupName": group,
-                    "createdAt": found.get("createdAt"),
-                    "instanceTypes": found.get("instanceTypes"),
-                }
+                facts = {"nodeGroupName": group, "createdAt": found.get("createdAt")}
                 inner.append((kinds.NODE_GROUP, found | {"facts": facts}, f"{name}:{group}", found["status"]))
         for addon in self._call("eks", "list_addons", clusterName=name)["addons"]:
             found = self._one("eks", "describe_addon", "addon", clusterName=name, addonName=addon)
@@ -315,9 +311,14 @@ def remove(call: Call, thing: Thing) -> None:
     _REMOVE[thing.type](call, thing)
 
 
-def _simply(service: str, operation: str, parameter: str, fact: str = "") -> Callable[[Call, Thing], None]:
+def _simply(
+    service: str, operation: str, parameter: str, fact: str = "", *, many: bool = False
+) -> Callable[[Call, Thing], None]:
+    """A delete by id, or by another `fact`; `many`: the operation takes a list."""
+
     def run(call: Call, thing: Thing) -> None:
-        call(service, operation, **{parameter: thing.facts[fact] if fact else thing.id})
+        named = thing.facts[fact] if fact else thing.id
+        call(service, operation, **{parameter: [named] if many else named})
 
     return run
 
@@ -362,10 +363,10 @@ def _policy(call: Call, thing: Thing) -> None:
     call("iam", "detach_role_policy", RoleName=thing.facts["role"], PolicyArn=thing.facts["policyArn"])
 
 
-_REMOVE: Final[dict[str, Callable[[Call, Thing], object]]] = {
+_REMOVE: Final[dict[str, Callable[[Call, Thing], None]]] = {
     kinds.LOAD_BALANCER: _load_balancer,
     kinds.NODE_GROUP: _in_cluster("delete_nodegroup", nodegroupName="nodeGroupName"),
-    kinds.INSTANCE: lambda call, thing: call("ec2", "terminate_instances", InstanceIds=[thing.id]),
+    kinds.INSTANCE: _simply("ec2", "terminate_instances", "InstanceIds", many=True),
     "aws:eks/addon:Addon": _in_cluster("delete_addon", addonName="addonName"),
     "aws:eks/accessEntry:AccessEntry": _in_cluster("delete_access_entry", principalArn="principalArn"),
     "aws:eks/accessPolicyAssociation:AccessPolicyAssociation": _in_cluster(
@@ -374,9 +375,7 @@ _REMOVE: Final[dict[str, Callable[[Call, Thing], object]]] = {
     "aws:eks/podIdentityAssociation:PodIdentityAssociation": _association,
     kinds.CLUSTER: _simply("eks", "delete_cluster", "name"),
     "aws:ec2/natGateway:NatGateway": _simply("ec2", "delete_nat_gateway", "NatGatewayId"),
-    "aws:ec2/vpcEndpoint:VpcEndpoint": lambda call, thing: call(
-        "ec2", "delete_vpc_endpoints", VpcEndpointIds=[thing.id]
-    ),
+    "aws:ec2/vpcEndpoint:VpcEndpoint": _simply("ec2", "delete_vpc_endpoints", "VpcEndpointIds", many=True),
     "aws:efs/mountTarget:MountTarget": _simply("efs", "delete_mount_target", "MountTargetId"),
     "aws:efs/accessPoint:AccessPoint": _simply("efs", "delete_access_point", "AccessPointId"),
     kinds.VOLUME: _simply("ec2", "delete_volume", "VolumeId"),

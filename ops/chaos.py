@@ -187,7 +187,9 @@ class Stack:
         from ops import doctor
 
         text = f"{result.stdout}\n{result.stderr}"
-        report = doctor.examine(self.plan, {}, self.account, said=text, rehearsed=True, online=False)
+        plan = self.plan
+        assert isinstance(plan, Plan), "faults are tried on stacks that serve a model"
+        report = doctor.examine(plan, {}, self.account, said=text, rehearsed=True, online=False)
         self.campaign.said.append(doctor.text(report))
         self.session.tell(Faults())
         keys = [finding.symptom.key for finding in report.findings if finding.fix]

@@ -102,9 +102,9 @@ def project_folder() -> Path:
     return Path.cwd() if (Path.cwd() / "Pulumi.yaml").exists() else stacks.ROOT
 
 
-def plan_of(stack: str, folder: Path) -> Plan | BasePlan:
-    """The plan of a stack that runs, of the project in `folder`. Raises CommandError or RecipeError (an account that is not set is one)."""
-    return plan_in(stack, folder / "stacks", placeholders=os.environ.get(PLACEHOLDERS) == "1")
+def plan_of(stack: str) -> Plan | BasePlan:
+    """The plan of a stack that runs, by its file. Raises CommandError or RecipeError (an account that is not set is one)."""
+    return plan_in(stack, stacks.FOLDER, placeholders=os.environ.get(PLACEHOLDERS) == "1")
 
 
 def plan_in(stack: str, files: Path, *, placeholders: bool) -> Plan | BasePlan:
@@ -136,11 +136,19 @@ def run(engine: Engine, args: Sequence[str], what: str, env: Mapping[str, str] |
 
 
 def last_words(ran: Ran) -> str:
-    """What a command that failed said: its diagnostics, or where it has none the end of it."""
-    found = re.search(r"^Diagnostics:\n((?:[ \t].*\n|\n)*)", f"{ran.stdout}\n", re.MULTILINE)
-    said = found[1] if found else ran.stderr.strip() or ran.stdout.strip()
-    # "update failed" stands below every failure and says nothing.
-    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.endswith("error: update failed")]
+    """What a command that failed said: its errors, or where it names none the end of it."""
+    said = f"{ran.stdout}\n{ran.stderr}".splitlines()
+    errors, inside = [], False
+    for line in said:
+        if start := re.match(r"\s*(error|warning|info|debug): ", line):
+            inside = start[1] == "error" and not line.endswith(
+                "error: update failed"
+            )  # that stands below every failure
+        elif not line.startswith(("\t", "    ")):
+            inside = False
+        if inside:
+            errors.append(line)
+    lines = [line.strip() for line in errors or said if line.strip()]
     return "\n".join(f"  {line[:_LONGEST]}" for line in lines[-_LINES:])
 
 

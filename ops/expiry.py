@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ops import deployed
-from ops.aws import Account, Reservation
+from ops.aws import Keeper, Reservation
 from ops.deployed import Engine, Ran
 from ops.exits import CommandError
 from ops.recover import recover
@@ -92,12 +92,12 @@ class Place:
     plans: tuple[Plan, ...]
 
 
-def places(stacks: Iterable[str], folder: Path, say: Say) -> list[Place]:
+def places(stacks: Iterable[str], say: Say) -> list[Place]:
     """Where to look: by the stack files. One that cannot be planned (no account set, mostly) is said and left out."""
     found: dict[tuple[str, str], list[Plan]] = {}
     for stack in stacks:
         try:
-            plan = deployed.plan_of(stack, folder)
+            plan = deployed.plan_of(stack)
         except (RecipeError, CommandError) as error:
             say(f"{stack}: left out: {str(error).splitlines()[0]}")
             continue
@@ -109,7 +109,7 @@ def places(stacks: Iterable[str], folder: Path, say: Say) -> list[Place]:
 
 
 def expire(
-    place: Place, engine: Engine, account: Account, say: Say, confirm: Confirm, evidence: Callable[[str], Path], *, now: datetime | None = None
+    place: Place, engine: Engine, account: Keeper, say: Say, confirm: Confirm, evidence: Callable[[str], Path], *, now: datetime | None = None
 ) -> int:  # fmt: skip
     """Destroy what outlived its time at one place. Returns how many of it are not gone. Raises CommandError: a foreign account."""
     deployed.guard(place.plans[0], account)
@@ -130,7 +130,7 @@ def expire(
     return failed
 
 
-def _found(place: Place, account: Account) -> Iterator[Nodes]:
+def _found(place: Place, account: Keeper) -> Iterator[Nodes]:
     for group in account.gpu_groups():
         nodes = nodes_of(group)
         plan = _plan(place.plans, nodes)
@@ -148,7 +148,7 @@ def _plan(plans: Sequence[Plan], nodes: Nodes) -> Plan | None:
 
 
 def _destroyed(
-    plan: Plan, engine: Engine, account: Account, say: Say, evidence: Path
+    plan: Plan, engine: Engine, account: Keeper, say: Say, evidence: Path
 ) -> Literal["gone", "stays", "locked"]:
     """`pulumi destroy`, after a recover where the first one fails, then a sweep."""
     stack, yes = plan.stack, lambda _: True
@@ -180,7 +180,7 @@ def _locked_since(ran: Ran) -> datetime | None:
     return max((datetime.fromisoformat(time).replace(tzinfo=UTC) for time in times), default=None)
 
 
-def _gpus_gone(nodes: Nodes, account: Account, say: Say) -> bool:
+def _gpus_gone(nodes: Nodes, account: Keeper, say: Say) -> bool:
     """The last resort: what costs most, by the API alone. The state learns of it at the next `recover` or refresh."""
     tags = {key: str(value) for key, value in nodes.group.facts["tags"].items()}
     marks = Marks({key: tags.get(key, "") for key in ("project", "stack", "deployment")}, str(nodes.group.facts["clusterName"]), owns_cluster=False)  # fmt: skip

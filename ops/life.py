@@ -26,7 +26,7 @@ from typing import Final, Literal
 import psutil
 
 from ops import deployed
-from ops.aws import Account, AwsError
+from ops.aws import AwsError, Keeper
 from ops.deployed import Engine
 from ops.exits import BAD_INPUT, FAILED, CommandError
 from ops.recover import recover
@@ -127,13 +127,15 @@ class Life:
 
     plan: Plan
     engine: Engine
-    connect: Callable[[], Account]
+    connect: Callable[[], Keeper]
     folder: Path
     say: Say
     work: Callable[[Path], None]
     home: Callable[[Path], None] = lambda _: None
     logs: Callable[[Path], None] = lambda _: None
     limits: Limits = field(default_factory=Limits)
+    work_brings_up: bool = False
+    """The work runs `up` itself: then it is the whole of it that is interrupted, and there may be results from its beginning."""
     evidence: Path | None = None
     sleep: Callable[[float], None] = time.sleep
     _protected: bool = False
@@ -164,7 +166,8 @@ class Life:
             try:
                 self._file.write(self.folder)
                 self._alarm(self.limits.seconds(self.plan))
-                self._up()
+                if not self.work_brings_up:
+                    self._up()
                 self._reach("work")
                 self._worked = True
                 self.work(self.folder)
@@ -263,7 +266,7 @@ class Life:
 
     # ---- taking away
 
-    def _destroy(self, account: Account, *, keep_files: bool) -> bool:
+    def _destroy(self, account: Keeper, *, keep_files: bool) -> bool:
         """Whether nothing is left."""
         stack = self.plan.stack
         command = ["destroy", "--yes", "--skip-preview", "--stack", stack]
@@ -291,18 +294,18 @@ class Life:
             self.say(f"sweep: {error}")
             return False
 
-    def _put_right(self, account: Account) -> None:
+    def _put_right(self, account: Keeper) -> None:
         for step in (self._recover, self._sweep_services):
             try:
                 step(account)
             except (AwsError, CommandError) as error:
                 self.say(str(error))
 
-    def _recover(self, account: Account) -> None:
+    def _recover(self, account: Keeper) -> None:
         evidence = self.evidence or self.folder / "recover.json"
         recover(self.plan, self.engine, account, self.say, lambda _: True, evidence, sleep=self.sleep)
 
-    def _sweep_services(self, account: Account) -> None:
+    def _sweep_services(self, account: Keeper) -> None:
         sweep(self.plan, self.engine, account, self.say, lambda _: True, sleep=self.sleep)
 
     def _gpu_urn(self) -> str | None:
@@ -314,7 +317,7 @@ class Life:
         ]
         return str(found[0]) if found else None
 
-    def _gpus_by_api(self, account: Account) -> None:
+    def _gpus_by_api(self, account: Keeper) -> None:
         """The last resort: what costs most, without the engine. The state learns of it at the next `recover`."""
         marks = Marks.of(self.plan)
         try:
@@ -325,7 +328,7 @@ class Life:
         except AwsError as error:
             self.say(f"GPU nodes cannot be deleted: {error}")
 
-    def _left(self, account: Account) -> list[Thing]:
+    def _left(self, account: Keeper) -> list[Thing]:
         try:
             return list(account.things(Marks.of(self.plan)))
         except AwsError as error:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ops import deployed, state
-from ops.aws import Account
+from ops.aws import Keeper
 from ops.deployed import Engine
 from ops.exits import FAILED, CommandError
 from ops.removing import Say, remove_all, sum_up, table, words
@@ -47,7 +47,7 @@ class Recovered:
 def recover(
     plan: FoundationPlan,
     engine: Engine,
-    account: Account,
+    account: Keeper,
     say: Say,
     confirm: Confirm,
     evidence: Path,
@@ -165,7 +165,7 @@ def _repair(folder: Path, stack: str, say: Say) -> list[str]:
 
 
 def _at_rest(
-    account: Account, marks: Marks, begun: tuple[Pending, ...], say: Say, sleep: Callable[[float], None], patience: float
+    account: Keeper, marks: Marks, begun: tuple[Pending, ...], say: Say, sleep: Callable[[float], None], patience: float
 ) -> tuple[Thing, ...]:  # fmt: skip
     """What exists, once nothing of what was under way is still on its way: `up` would take a thing that is going for one that stays."""
     waited = 0.0

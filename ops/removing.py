@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from ops.aws import Account, AwsError
+from ops.aws import AwsError, Keeper
 from ops.things import BUSY, KINDS, MACHINES, Marks, Thing, in_order, total, usd_per_hour
 
 Say = Callable[[str], None]
@@ -25,7 +25,7 @@ class Removed:
 
 
 def remove_all(
-    account: Account,
+    account: Keeper,
     marks: Marks,
     doomed: Sequence[Thing],
     say: Say,
@@ -49,7 +49,7 @@ def remove_all(
 
 
 def _rank(
-    account: Account, marks: Marks, mine: list[Thing], say: Say, patience: float, sleep: Callable[[float], None], clock: Callable[[], float]
+    account: Keeper, marks: Marks, mine: list[Thing], say: Say, patience: float, sleep: Callable[[float], None], clock: Callable[[], float]
 ) -> dict[Thing, str]:  # fmt: skip
     """Delete things that do not need one another. Returns what is still there at the end, and why."""
     begun, why = clock(), dict.fromkeys(mine, "asked to go, and still there")

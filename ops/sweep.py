@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ops import deployed, state
-from ops.aws import Account
+from ops.aws import Keeper
 from ops.deployed import Engine
 from ops.removing import Removed, Say, remove_all, sum_up, table, words
 from ops.things import MAKERS, Marks, Thing
@@ -38,7 +38,7 @@ class Swept:
 def sweep(
     plan: FoundationPlan,
     engine: Engine,
-    account: Account,
+    account: Keeper,
     say: Say,
     confirm: Confirm,
     *,

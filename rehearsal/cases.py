@@ -13,8 +13,8 @@ from rehearsal.cloud import rules
 
 ALWAYS = None
 P_QUOTA, CPU_QUOTA = "L-417A185B", "L-1216C47A"
-NEVER_ASKED = {rules.ACCESS_ENTRY, rules.ACCESS_POLICY, rules.EGRESS_RULE}
-"""Types the stack of these tests has none of."""
+NEVER_ASKED = {rules.EGRESS_RULE}
+"""Types that no stack has any of: a fault that strikes nothing proves nothing."""
 
 
 @dataclass(frozen=True)

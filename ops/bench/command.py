@@ -46,6 +46,11 @@ class Wish:
     reprint: bool
     yes: bool
     as_json: bool
+    destroy: bool = False
+    """Take everything away afterwards, whatever happens (ops/bench/ending.py)."""
+    resume: bool = False
+    max_minutes: float | None = None
+    max_usd: float | None = None
 
     @property
     def name(self) -> str:
@@ -58,6 +63,8 @@ def bench(stack: str, wish: Wish, emit: Emit) -> int:
     local.check_out(wish.out)
     _check_model(stack)
     code, folder = rehearsed(stack, wish) if wish.rehearse else on_aws(stack, wish)
+    if code and folder is None and wish.destroy:
+        return code  # why was said, and nothing is left to show
     return show_result(code, folder, emit=emit if wish.as_json else None)
 
 
@@ -130,7 +137,26 @@ def _settings(wish: Wish, attempt: int) -> list[str]:
 
 
 def on_aws(stack: str, wish: Wish) -> tuple[int, Path | None]:
-    """`pulumi up` with the benchmark in the stack, and its Job followed from here meanwhile."""
+    """The stack measured, and with --destroy taken away afterwards."""
+    from ops.bench import ending
+
+    if wish.resume:
+        return ending.resumed(stack, wish)
+    return ending.measured(stack, wish) if wish.destroy else measure_on_aws(stack, wish)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A benchmark that may begin. `pulumi`: the CLI; empty where none is needed."""
+
+    plan: Plan
+    attempt: int
+    reprint: int
+    pulumi: str
+
+
+def prepare(stack: str, wish: Wish) -> Prepared:
+    """Everything that is checked and asked before anything is changed. Raises CommandError: it cannot be, or is not wanted."""
     if wish.settings:
         fix = "`pulumi config set --path recipe.KEY VALUE` first: what is measured is what the stack file says"
         raise CommandError("--set goes with --rehearse", fix, BAD_INPUT)
@@ -141,9 +167,20 @@ def on_aws(stack: str, wish: Wish) -> tuple[int, Path | None]:
     found = planned(
         stack, [f"benchmark.run={wish.name}", f"benchmark.attempt={attempt}", f"benchmark.reprint={reprint}"]
     )
-    plan = found.model
-    assert plan.benchmark, "asked for"
     _check_known(found)
+    if wish.attach:
+        return Prepared(found.model, attempt, reprint, "")
+    pulumi = shutil.which("pulumi")
+    if pulumi is None:
+        raise CommandError("there is no `pulumi` on PATH", "install the Pulumi CLI (README, prerequisites)", MISSING)
+    _confirm(found.model, wish)
+    return Prepared(found.model, attempt, reprint, pulumi)
+
+
+def measure_on_aws(stack: str, wish: Wish) -> tuple[int, Path | None]:
+    """`pulumi up` with the benchmark in the stack, and its Job followed from here meanwhile."""
+    ready = prepare(stack, wish)
+    plan, pulumi = ready.plan, ready.pulumi
     if wish.attach:
         with cluster_access(plan) as api:
             follower = Follower(api, plan.names.namespace, None, wish.out, _say)
@@ -152,13 +189,9 @@ def on_aws(stack: str, wish: Wish) -> tuple[int, Path | None]:
                 raise CommandError(f"{stack} runs no benchmark", f"python -m ops bench {stack}", FAILED)
         follower.finish()
         return (OK if follower.ended == "Complete" else FAILED), follower.folder
-    pulumi = shutil.which("pulumi")
-    if pulumi is None:
-        raise CommandError("there is no `pulumi` on PATH", "install the Pulumi CLI (README, prerequisites)", MISSING)
-    _confirm(plan, wish)
     settings = {"run": wish.name}
-    settings |= {"attempt": str(attempt)} if wish.again else {}
-    settings |= {"reprint": str(reprint)} if wish.reprint else {}
+    settings |= {"attempt": str(ready.attempt)} if wish.again else {}
+    settings |= {"reprint": str(ready.reprint)} if wish.reprint else {}
     for key, value in settings.items():
         _pulumi(pulumi, ["config", "set", "--stack", stack, "--path", f"{PROJECT}:{RECIPE_KEY}.benchmark.{key}", value])
     try:
@@ -184,7 +217,8 @@ def _confirm(plan: Plan, wish: Wish) -> None:
         return
     question = (
         f"This runs `pulumi up` for {plan.stack}: what is missing of it is created, and measured as {wish.name}. "
-        f"While it stands, {plan.stack} costs ${plan.cost.usd_per_hour:.2f} an hour, also afterwards. Go on?"
+        f"While it stands, {plan.stack} costs ${plan.cost.usd_per_hour:.2f} an hour"
+        f"{'. Afterwards ALL of it is destroyed, its caches too, whatever happens' if wish.destroy else ', also afterwards'}. Go on?"
     )
     if not os.isatty(0):
         raise CommandError(question.removesuffix(" Go on?"), "give --yes", BAD_INPUT)

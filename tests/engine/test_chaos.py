@@ -76,3 +76,10 @@ def test_the_search_finds_a_secret_in_every_form(tmp_path: Path) -> None:
     for number, form in enumerate(forms(TOKEN)):
         (tmp_path / f"file{number}").write_text(f"x{form}y", encoding="utf-8")
     assert len(secrets_in(tmp_path, [f"said {TOKEN}"])) == len(forms(TOKEN)) + 1
+
+
+@pytest.mark.slow
+def test_every_fault_is_one_of_a_type_that_the_stacks_have() -> None:
+    made = {point.hold().type for point in all_points()}
+    struck = {fault["type"] for case in CASES.values() for fault in case.faults}
+    assert struck <= made, "a fault that can strike nothing would count as tried"

@@ -21,6 +21,8 @@ import pytest
 
 from ops.aws import AwsAccount, AwsError, Reservation
 from ops.packages import packages
+from ops.removing import remove_all
+from ops.things import Marks
 
 pytestmark = pytest.mark.slow
 REGION = "us-east-2"
@@ -233,3 +235,100 @@ def test_throttling_is_tried_three_times_and_then_said() -> None:
         account.zones()
     assert refused.value.code == "RequestLimitExceeded"
     assert len(asked) == 3
+
+
+# What belongs to a deployment, and its end
+
+
+def tagged(name: str, deployment: str = "main") -> list[dict[str, str]]:
+    tags = {"project": "dynamo-recipes", "stack": "mine", "deployment": deployment, "Name": name}
+    return [{"Key": key, "Value": value} for key, value in tags.items()]
+
+
+def make_network(account: AwsAccount, deployment: str) -> str:
+    """A VPC with what hangs on it, file system, template, role and log group. Returns the VPC's id."""
+
+    def specify(kind: str) -> list[dict[str, Any]]:
+        return [{"ResourceType": kind, "Tags": tagged(kind, deployment)}]
+
+    vpc = account.call("ec2", "create_vpc", CidrBlock="10.8.0.0/16", TagSpecifications=specify("vpc"))["Vpc"]["VpcId"]
+    subnet = account.call(
+        "ec2", "create_subnet", VpcId=vpc, CidrBlock="10.8.1.0/24", TagSpecifications=specify("subnet")
+    )["Subnet"]["SubnetId"]
+    gateway = account.call("ec2", "create_internet_gateway", TagSpecifications=specify("internet-gateway"))
+    igw = gateway["InternetGateway"]["InternetGatewayId"]
+    account.call("ec2", "attach_internet_gateway", InternetGatewayId=igw, VpcId=vpc)
+    address = account.call("ec2", "allocate_address", Domain="vpc", TagSpecifications=specify("elastic-ip"))[
+        "AllocationId"
+    ]
+    account.call(
+        "ec2", "create_nat_gateway", SubnetId=subnet, AllocationId=address, TagSpecifications=specify("natgateway")
+    )
+    table = account.call("ec2", "create_route_table", VpcId=vpc, TagSpecifications=specify("route-table"))
+    routes = table["RouteTable"]["RouteTableId"]
+    account.call("ec2", "create_route", RouteTableId=routes, DestinationCidrBlock="0.0.0.0/0", GatewayId=igw)
+    account.call("ec2", "associate_route_table", RouteTableId=routes, SubnetId=subnet)
+    group = account.call(
+        "ec2",
+        "create_security_group",
+        GroupName="efs",
+        Description="efs",
+        VpcId=vpc,
+        TagSpecifications=specify("security-group"),
+    )["GroupId"]
+    system = account.call("efs", "create_file_system", CreationToken=f"t-{deployment}", Tags=tagged("efs", deployment))[
+        "FileSystemId"
+    ]
+    account.call("efs", "create_mount_target", FileSystemId=system, SubnetId=subnet, SecurityGroups=[group])
+    account.call("efs", "create_access_point", FileSystemId=system, Tags=tagged("point", deployment), ClientToken="c")
+    account.call("ec2", "create_network_interface", SubnetId=subnet, Description="aws-K8S-left", Groups=[group])
+    return str(vpc)
+
+
+MINE = Marks(
+    {"project": "dynamo-recipes", "stack": "mine", "deployment": "main"}, "c-mine", owns_cluster=True, roles=("r-mine",), log_groups=("/mine",)
+)  # fmt: skip
+
+
+class WithoutGaps(AwsAccount):
+    """Answers for what moto has not: nothing of it is there."""
+
+    def call(self, service: str, operation: str, *, region: str | None = None, **parameters: Any) -> dict[str, Any]:
+        missing = {"describe_placement_groups": "PlacementGroups"}
+        if operation in missing:
+            return {missing[operation]: []}
+        return super().call(service, operation, region=region, **parameters)
+
+
+def test_a_whole_network_is_found_and_deleted_in_an_order_that_works_and_a_foreign_one_is_not_touched(
+    moto: str,
+) -> None:
+    with WithoutGaps(REGION, {**KEYS, "AWS_ENDPOINT_URL": moto}) as account:
+        whole_network(account)
+
+
+def whole_network(account: AwsAccount) -> None:
+    make_network(account, "main")
+    foreign = make_network(account, "other")
+    trust = json.dumps({"Version": "2012-10-17", "Statement": []})
+    account.call("iam", "create_role", RoleName="r-mine", AssumeRolePolicyDocument=trust, Tags=tagged("role"))
+    statement = {"Effect": "Allow", "Action": "s3:ListAllMyBuckets", "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    policy = account.call("iam", "create_policy", PolicyName="p-mine", PolicyDocument=document)["Policy"]["Arn"]
+    account.call("iam", "attach_role_policy", RoleName="r-mine", PolicyArn=policy)
+    account.call("logs", "create_log_group", logGroupName="/mine")
+
+    found = account.things(MINE)
+    kinds = {thing.type.rpartition(":")[2] for thing in found}
+    assert kinds >= {
+        "Vpc", "Subnet", "InternetGateway", "Eip", "NatGateway", "RouteTable", "Route", "RouteTableAssociation", "SecurityGroup", "FileSystem",
+        "MountTarget", "AccessPoint", "NetworkInterface", "Role", "RolePolicyAttachment", "LogGroup",
+    }  # fmt: skip
+    assert foreign not in {thing.id for thing in found}
+
+    account.pause_seconds = 0.05
+    removed = remove_all(account, MINE, found, lambda _: None, patience_seconds=10)
+    assert removed.left == {}
+    assert account.things(MINE) == ()
+    vpcs = account.call("ec2", "describe_vpcs", VpcIds=[foreign])["Vpcs"]
+    assert len(vpcs) == 1, "what carries another deployment's tags is somebody else's"

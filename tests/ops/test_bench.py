@@ -142,6 +142,10 @@ PULUMI = """#!{python}
 import json, os, sys, time
 with open({calls!r}, "a") as file:
     file.write(json.dumps(sys.argv[1:]) + chr(10))
+if sys.argv[1] == "whoami":
+    print('{{"url": "https://api.pulumi.com"}}')
+if sys.argv[1:3] == ["stack", "export"]:
+    print('{{"version": 3, "deployment": {{"resources": []}}}}')
 if sys.argv[1] == "up":
     print("Updating (dev)", flush=True)
     while not os.path.exists({go!r}):
@@ -417,6 +421,78 @@ def test_attaching_to_nothing_says_what_to_run(bench: Run, cluster: Cluster, too
     assert f"{STACK} runs no benchmark" in done.output
 
 
+# ── and away again ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def empty_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A pretend account of the stack's number with nothing in it."""
+    books = tmp_path / "cloud"
+    books.mkdir()
+    (books / "faults.json").write_text(json.dumps({"account": {"account": "111122223333"}}))
+    monkeypatch.setenv("DYNAMO_RECIPES_PRETEND_CLOUD", str(books))
+    return books
+
+
+def commands(tools: Bin) -> list[str]:
+    return [call[0] for call in tools.calls() if call[0] in ("up", "destroy")]
+
+
+def test_with_destroy_results_are_home_and_the_stack_is_gone(
+    bench: Run, cluster: Cluster, tools: Bin, tmp_path: Path, empty_account: Path
+) -> None:
+    cluster.job = job_name()
+    cluster.pod("p", ended(0), [*BEGINNING, *FIRST, *SECOND, *COMPLETE])
+    cluster.ends("Complete")
+    story = tell(lambda: tools.ends(0), every=1.5)
+    done = bench("--yes", "--destroy")
+    story.join()
+    assert done.exit_code == OK, done.output
+    assert commands(tools) == ["up", "destroy"]
+    assert load(results(tmp_path)).complete
+    assert "nothing is left" in done.stderr
+
+
+def test_an_up_that_fails_is_destroyed_as_well_and_is_no_success(
+    bench: Run, cluster: Cluster, tools: Bin, empty_account: Path
+) -> None:
+    cluster.job = None
+    tools.ends(255)
+    done = bench("--yes", "--destroy")
+    assert done.exit_code == FAILED
+    assert commands(tools) == ["up", "destroy"]
+
+
+def test_a_budget_ends_up_in_the_middle(bench: Run, cluster: Cluster, tools: Bin, empty_account: Path) -> None:
+    cluster.job = None
+    done = bench("--yes", "--destroy", "--max-usd", "0.03")
+    assert done.exit_code == FAILED
+    assert "the limit of $0.03 is reached" in done.stderr
+    assert commands(tools) == ["up", "destroy"]
+
+
+def test_who_says_no_has_nothing_destroyed(bench: Run, tools: Bin, empty_account: Path) -> None:
+    done = bench("--destroy")
+    assert done.exit_code == BAD_INPUT
+    assert "ALL of it is destroyed" in done.output
+    assert commands(tools) == [], "a stack that ran before would be gone for a question"
+
+
+def test_a_foreign_account_is_refused_before_anything_is_paid(bench: Run, tools: Bin, empty_account: Path) -> None:
+    (empty_account / "faults.json").write_text(json.dumps({"account": {"account": "999999999999"}}))
+    done = bench("--yes", "--destroy")
+    assert done.exit_code == BAD_INPUT
+    assert "belongs to account 111122223333" in done.output
+    assert commands(tools) == []
+
+
+def test_there_must_be_a_run_to_resume(bench: Run, tools: Bin, empty_account: Path) -> None:
+    done = bench("--resume")
+    assert done.exit_code == BAD_INPUT
+    assert "holds no run.json" in done.output
+    assert commands(tools) == []
+
+
 # ── bad input ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -428,6 +504,8 @@ def test_attaching_to_nothing_says_what_to_run(bench: Run, cluster: Cluster, too
         ((STACK, "--set", "router.mode=kv"), "--set goes with --rehearse"),
         ((STACK, "--rehearse", "--attach"), "--attach and --reprint are for AWS"),
         ((STACK, "--out", "/proc/nowhere"), "/proc/nowhere cannot be written"),
+        ((STACK, "--rehearse", "--destroy"), "--destroy and --resume go with neither"),
+        ((STACK, "--max-usd", "5"), "go with --destroy"),
         ((STACK, "--corners", "--rehearse"), "--corners needs a pair of stacks"),
         ((STACK, "qwen3-32b-disagg", "--corners"), "on AWS each corner is paid for"),
         (("base", "--rehearse"), "base is a base, which serves no model"),
