@@ -51,26 +51,32 @@ class _Cloud(Mocks):
         raise AssertionError(f"{args.token}: the program has no data sources")
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
-        state = dict(args.inputs)
-        match args.typ:
-            case "aws:eks/cluster:Cluster":
-                state["endpoint"] = "https://eks.example"
-                state["certificateAuthority"] = {"data": "Y2E="}
-                state["vpcConfig"] = {**state["vpcConfig"], "clusterSecurityGroupId": "sg-cluster"}
-            case "aws:ec2/launchTemplate:LaunchTemplate":
-                state["latestVersion"] = 1
-            case "pulumi:index:Stash":
-                state["output"] = state["input"]
-            case "aws:ec2/eip:Eip":
-                state["allocationId"] = "eipalloc-1"
-            case _ if args.typ == _REFERENCE:
-                stack = str(state.get("name") or args.name).rpartition("/")[2]
-                if stack not in self.exports:
-                    self.missing = stack
-                state |= {"outputs": self.exports.get(stack, {}), "secretOutputNames": []}
-        # As EKS ends the ARN of a node group: with an id of its own.
-        state.setdefault("arn", f"arn:mock:{args.name}/5e1f0a9c-0000-4000-8000-000000000000")
+        state = computed(args)
+        if args.typ == _REFERENCE:
+            stack = str(args.resource_id or state.get("name") or args.name).rpartition("/")[2]
+            if stack not in self.exports:
+                self.missing = stack
+            state |= {"outputs": self.exports.get(stack, {}), "secretOutputNames": []}
         return f"{args.name}-id", state
+
+
+def computed(args: MockResourceArgs) -> dict[str, Any]:
+    """A resource's outputs: its inputs, and what the program reads that only the cloud knows, made from the logical name."""
+    state = dict(args.inputs)
+    match args.typ:
+        case "aws:eks/cluster:Cluster":
+            state["endpoint"] = "https://eks.example"
+            state["certificateAuthority"] = {"data": "Y2E="}
+            state["vpcConfig"] = {**state["vpcConfig"], "clusterSecurityGroupId": "sg-cluster"}
+        case "aws:ec2/launchTemplate:LaunchTemplate":
+            state["latestVersion"] = 1
+        case "pulumi:index:Stash":
+            state["output"] = state["input"]
+        case "aws:ec2/eip:Eip":
+            state["allocationId"] = "eipalloc-1"
+    # As EKS ends the ARN of a node group: with an id of its own.
+    state.setdefault("arn", f"arn:mock:{args.name}/5e1f0a9c-0000-4000-8000-000000000000")
+    return state
 
 
 class _Monitor(MockMonitor):

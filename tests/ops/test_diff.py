@@ -205,6 +205,19 @@ def test_a_revision_that_cannot_plan_is_said_clearly(repository: Path, diff: Run
     assert "cannot plan: it has no `python -m ops plan`" in before_us.stderr
 
 
+@pytest.mark.slow
+def test_a_program_that_breaks_the_policy_is_a_problem_of_every_stack_it_makes(repository: Path, diff: Run) -> None:
+    nodes = repository / "components" / "nodes.py"
+    text = nodes.read_text(encoding="utf-8")
+    nodes.write_text(text.replace('http_tokens="required"', 'http_tokens="optional"'), encoding="utf-8")
+    try:
+        done = diff(SAME, "--against", "main")
+    finally:
+        nodes.write_text(text, encoding="utf-8")
+    assert done.returncode == BAD_INPUT
+    assert "not allowed: cpu-template: httpTokens optional" in done.stdout
+
+
 def test_what_does_not_exist_is_said_with_what_does(diff: Run) -> None:
     nowhere = diff(SAME, "--against", "no-such-branch")
     assert nowhere.returncode == BAD_INPUT

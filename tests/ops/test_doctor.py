@@ -19,6 +19,7 @@ import pytest
 import trustme
 
 from ops import diagnosis, doctor, reach, symptoms
+from ops.app import app
 from ops.aws import AwsError, Identity, Issue, Part, Refusal, Reservation
 from ops.diagnosis import Evidence
 from ops.kube import HttpKube, KubeError, Snapshot, snapshot
@@ -530,6 +531,13 @@ def test_every_row_can_be_found_and_filled_in() -> None:
         assert symptom.help(facts)
         assert symptom.cause.endswith(".")
         re.compile(symptom.words)
+
+
+def test_every_command_of_ours_that_a_fix_names_is_there() -> None:
+    named = set(re.findall(r"\bops ([a-z-]+)", symptoms.document()))
+    assert {"doctor", "recover", "sweep", "plan"} <= named
+    known = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert named - {"symptoms"} <= known
 
 
 def test_the_doctor_uses_every_row_it_finds_by_looking() -> None:

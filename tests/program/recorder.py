@@ -18,6 +18,7 @@ from google.protobuf import empty_pb2, json_format
 from pulumi.runtime.mocks import MockCallArgs, MockMonitor, MockResourceArgs, Mocks, set_mocks
 from pulumi.runtime.stack import Stack
 
+from ops.recording import SECRET_SIGNATURE, computed
 from recipe.config import PROJECT, RECIPE_KEY, parse_any
 from recipe.planner import make_plan
 from recipe.stack_file import read_base
@@ -26,8 +27,6 @@ ROOT = Path(__file__).parents[2]
 STACKS = {path.name.split(".")[1]: path for path in sorted((ROOT / "stacks").glob("Pulumi.*.yaml"))}
 BASE = "organization/dynamo-recipes/base"
 """The shipped base's qualified name in a backend that has no organizations."""
-SECRET_SIGNATURE = "4dabf18193072939515e22adb298388d"
-"""Key by which Pulumi's wire format marks a value that is not plain."""
 
 
 @dataclass(frozen=True)
@@ -128,23 +127,10 @@ class _Cloud(Mocks):
         raise AssertionError(f"{args.token}: the program has no data sources, so that a preview needs no cloud")
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
-        state = dict(args.inputs)
-        match args.typ:
-            case "aws:eks/cluster:Cluster":
-                state["endpoint"] = "https://eks.example"
-                state["certificateAuthority"] = {"data": "Y2E="}
-                state["vpcConfig"] = {**state["vpcConfig"], "clusterSecurityGroupId": "sg-cluster"}
-            case "aws:ec2/launchTemplate:LaunchTemplate":
-                state["latestVersion"] = 1
-            case "pulumi:pulumi:StackReference":
-                state["outputs"] = self.stacks[str(args.resource_id)]
-                return args.resource_id, state
-            case "pulumi:index:Stash":
-                state["output"] = state["input"]
-            case "aws:ec2/eip:Eip":
-                state["allocationId"] = "eipalloc-1"
-        # As EKS ends the ARN of a node group: with an id of its own.
-        state.setdefault("arn", f"arn:mock:{args.name}/5e1f0a9c-0000-4000-8000-000000000000")
+        state = computed(args)
+        if args.typ == "pulumi:pulumi:StackReference":
+            state["outputs"] = self.stacks[str(args.resource_id)]
+            return args.resource_id, state
         return f"{args.name}-id", state
 
 
