@@ -98,7 +98,6 @@ def test_work_that_ends_well_is_followed_by_its_results_a_destroy_and_nothing_le
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "word"),
     [(press(signal.SIGINT), "Ctrl-C"), (press(signal.SIGTERM), "SIGTERM"), (press(signal.SIGHUP), "SIGHUP")],
