@@ -97,6 +97,7 @@ def test_work_that_ends_well_is_followed_by_its_results_a_destroy_and_nothing_le
     rig.nothing_is_left()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("work", "word"),
     [(press(signal.SIGINT), "Ctrl-C"), (press(signal.SIGTERM), "SIGTERM"), (press(signal.SIGHUP), "SIGHUP")],
@@ -110,6 +111,7 @@ def test_a_signal_ends_the_work_and_not_the_destroy(rig: Rig, work: Work, word: 
     rig.nothing_is_left()
 
 
+@pytest.mark.slow
 def test_work_that_fails_is_destroyed_and_its_reason_told(rig: Rig) -> None:
     ending = rig.life(fail).run()
     assert ending.failures == ["RuntimeError: the benchmark broke"]
@@ -148,6 +150,7 @@ def test_a_second_ctrl_c_says_what_goes_on_and_skips_nothing(rig: Rig) -> None:
     impatient.nothing_is_left()
 
 
+@pytest.mark.slow
 def test_an_up_that_fails_is_destroyed(rig: Rig) -> None:
     rig.session.tell(
         Faults.model_validate(
@@ -182,6 +185,7 @@ def test_a_destroy_that_fails_is_put_right_and_tried_again(rig: Rig) -> None:
     left.nothing_is_left()
 
 
+@pytest.mark.slow
 def test_where_the_engine_cannot_destroy_the_gpus_go_by_the_api_and_the_rest_is_told(rig: Rig) -> None:
     class Broken(Rig):
         def run(self, args: Sequence[str], *, env: Any = None) -> Any:
@@ -202,6 +206,7 @@ def test_where_the_engine_cannot_destroy_the_gpus_go_by_the_api_and_the_rest_is_
     assert RunFile.read(broken.folder).phase == "destroy", "so that a later resume goes on here"
 
 
+@pytest.mark.slow
 def test_results_that_cannot_be_brought_home_keep_their_file_system_and_the_gpus_go(rig: Rig) -> None:
     def lost(_folder: Path) -> None:
         raise ConnectionError("the cluster does not answer")
@@ -237,6 +242,7 @@ def test_what_a_machine_that_died_had_begun_is_ended_by_resume(rig: Rig) -> None
     assert rig.life().resume().ok, "a second one finds nothing to do"
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_is_not_ended_by_another(rig: Rig) -> None:
     here = os.uname().nodename
     file = RunFile("qwen3-32b-disagg", "main", "123456789012", "us-east-2", 113.0, "2026", "work", os.getppid(), here)
@@ -245,6 +251,7 @@ def test_a_run_that_goes_on_is_not_ended_by_another(rig: Rig) -> None:
         rig.life().resume()
 
 
+@pytest.mark.slow
 def test_a_foreign_account_is_refused_before_anything_is_asked(rig: Rig) -> None:
     rig.session.tell(Faults.model_validate({"account": {"account": "999999999999"}}))
     with suppress(CommandError):
@@ -253,6 +260,7 @@ def test_a_foreign_account_is_refused_before_anything_is_asked(rig: Rig) -> None
     assert rig.steps == []
 
 
+@pytest.mark.slow
 def test_the_run_file_is_written_whole(rig: Rig) -> None:
     rig.life().run()
     assert json.loads((rig.folder / RUN_FILE).read_text(encoding="utf-8"))["stack"] == "qwen3-32b-disagg"

@@ -51,6 +51,7 @@ def test_what_the_cloud_had_accepted_is_taken_into_the_state(crash: Crash) -> No
     ends_well(crash)
 
 
+@pytest.mark.slow
 def test_what_the_cloud_had_not_accepted_is_made_by_the_next_up(crash: Crash) -> None:
     crash.kill("NatGateway", "before")
     assert not crash.life.exists("NatGateway")
@@ -76,6 +77,7 @@ def test_a_chart_that_helm_calls_pending_is_freed(crash: Crash) -> None:
     ends_well(crash)
 
 
+@pytest.mark.slow
 def test_without_recover_a_pending_chart_is_in_the_way_for_ever(crash: Crash) -> None:
     crash.kill("Release", "after", name="platform-release")
     succeed(crash.life.session.run(["cancel", "--yes", crash.life.stack]))
@@ -147,6 +149,7 @@ def session_beside(life: Life) -> Any:
     return Pulumi(life.session.project, env)
 
 
+@pytest.mark.slow
 def test_nobody_is_recovered_into_a_foreign_account(crash: Crash) -> None:
     crash.kill("NatGateway", "after")
     before = state.pending(crash.life.session.export_stack(crash.life.stack))
@@ -156,6 +159,7 @@ def test_nobody_is_recovered_into_a_foreign_account(crash: Crash) -> None:
     assert state.pending(crash.life.session.export_stack(crash.life.stack)) == before
 
 
+@pytest.mark.slow
 def test_what_is_not_to_be_deleted_stays_and_the_reason_why_that_matters_is_said(crash: Crash) -> None:
     crash.kill("NatGateway", "after")
     succeed(crash.life.session.run(["cancel", "--yes", crash.life.stack]))
@@ -184,6 +188,7 @@ def test_an_empty_metadata_file_that_blinds_the_engine_is_removed(start: StartLi
     ends_well(crash)
 
 
+@pytest.mark.slow
 def test_what_was_under_way_is_not_forgotten_when_recover_itself_does_not_end(crash: Crash) -> None:
     crash.kill("NatGateway", "after")
 

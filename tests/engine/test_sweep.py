@@ -41,6 +41,7 @@ def test_a_whole_stack_whose_state_was_lost_goes_in_an_order_that_works(crash: C
     )
 
 
+@pytest.mark.slow
 def test_what_is_in_the_state_is_left_to_destroy(crash: Crash) -> None:
     before = names(crash.life.session.cloud_objects())
     found = crash.sweep()
@@ -49,6 +50,7 @@ def test_what_is_in_the_state_is_left_to_destroy(crash: Crash) -> None:
     assert names(crash.life.session.cloud_objects()) == before
 
 
+@pytest.mark.slow
 def test_after_a_destroy_there_is_nothing_to_sweep(crash: Crash) -> None:
     succeed(crash.life.destroy())
     found = crash.sweep()
@@ -64,6 +66,7 @@ def test_a_foreign_account_is_not_even_looked_at(crash: Crash) -> None:
     assert names(crash.life.session.cloud_objects()) == before
 
 
+@pytest.mark.slow
 def test_what_is_not_confirmed_is_listed_with_its_price_and_stays(crash: Crash) -> None:
     before = names(crash.life.session.cloud_objects())
     found = crash.sweep(confirm=refuses, engine=Forgot())
