@@ -95,7 +95,10 @@ class World:
 
     def out(self, name: str) -> dict[str, Any]:
         typ, made, _, _ = self.made[name]
-        found = self.cloud.read(typ, made)
+        try:
+            found = self.cloud.read(typ, made)
+        except Unfinished as unfinished:  # it exists, and the engine would record it so
+            return unfinished.outputs
         assert found is not None, f"{name} is gone"
         return found[2]
 
