@@ -1,4 +1,4 @@
-"""The short form of `make chaos`: a few kill points and faults, drawn anew in every run. CHAOS_SEED=N replays what a failure printed."""
+"""The short form of `make chaos`: a few kill points and faults. CHAOS_SEED=N draws others, and replays what a failure printed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from rehearsal.cases import CASES, KINDS
 
 pytestmark = pytest.mark.engine
 
-SEED = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(10_000))
+SEED = int(os.environ.get("CHAOS_SEED") or 20261125)
+"""The same handful in every run until the whole campaign has been seen to pass once (`make chaos`, docs/recovery.md); then by chance."""
 DEAREST = Point("owned", "create", "NodeGroup/gpu-nodes", "after")
 """What costs $110 an hour is tried every time."""
 POINTS, FAULTS = 7, 3
