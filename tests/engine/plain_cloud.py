@@ -67,8 +67,9 @@ class PlainCloud:
         return {**new_inputs, "arn": old_outputs["arn"]}
 
     def delete(
-        self, typ: str, urn: str, id: str, old_inputs: Props, old_outputs: Props, *, timeout_s: float | None
-    ) -> None:
+        self, typ: str, urn: str, id: str, old_inputs: Props, old_outputs: Props,
+        *, timeout_s: float | None, caller: object = None,
+    ) -> None:  # fmt: skip
         things = self._things()
         things.pop(id)
         self._save(things)
