@@ -167,20 +167,22 @@ class Stack:
     ) -> tuple[Result, list[Point]]:
         """`up` or `destroy`, killed at the first of `holds` that it comes to: what it was killed at. `faults` instead of that."""
         self.session.tell(faults or Faults(faults=tuple(point.hold() for point in holds)))
-        seen: list[Point] = []
+        seen = False
 
         def tick() -> None:
-            if not seen and (held := self.session.held()):
-                seen.extend(Point.of(self.scenario, one) for one in held)
+            nonlocal seen
+            if not seen and (seen := bool(self.session.held())):
                 self.session.kill()
 
         result = self.session.run(
             [command, "--yes", "--skip-preview", "--stack", self.stack], on_tick=tick, env=CREDENTIALS
         )
+        # Read now: more operations may have come to their places before the kill reached the engine.
+        met = [Point.of(self.scenario, one) for one in self.session.held()]
         if faults is None:
             self.session.tell(Faults())
         self.campaign.said += [result.stdout, result.stderr]
-        return result, seen
+        return result, list(dict.fromkeys(met))
 
     def named(self, case: Case, result: Result) -> str:
         """Who says what went wrong and what to do: the doctor, by what is there and by what was printed; else nobody."""
@@ -257,8 +259,6 @@ def crash_along(stack: Stack, op: Op, points: Sequence[Point], rng: random.Rando
             return False
         if op == "create" and not stack.protected and rng.random() < DESTROYED_AT_ONCE and not _destroyed(stack, hit):
             return False
-    if left:
-        campaign.wrong += [f"{point}: it was not met" for point in sorted(left)]
     if not result.ok:
         campaign.wrong.append(_failed(campaign, f"{command} failed", result))
     elif op == "create":
@@ -462,24 +462,36 @@ def _points(stack: Stack) -> Iterator[Point]:
 def run_points(
     points: Sequence[Point], campaign: Campaign, say: Say, *, clock: Literal["events", "off"] = "off"
 ) -> None:
-    """Every one of `points` once, in as few sessions as there are chains of scenarios in them."""
+    """Every one of `points` once, in as few sessions as there are chains of scenarios in them.
+
+    A point can be passed by while the engine is killed at another one, and what was taken in then is not made again: such a one gets a
+    session of its own afterwards.
+    """
     rng = random.Random(campaign.seed)
-    for chain in CHAINS:
-        if not {point.scenario for point in points} & set(chain):
-            continue
-        with _session(chain, campaign, say, clock=clock) as stacks_:
-            if all(crash_along(stack, "create", points, rng) for stack in stacks_):
-                for stack in reversed(stacks_):
-                    _release(stack)
-                    if not crash_along(stack, "delete", points, rng):
-                        break
-                    nothing_left(stack)
-            session = stacks_[0].session
-            found = secrets_in(session.root, campaign.said)
-            campaign.wrong += [f"{'+'.join(chain)}: a secret stands in {where}" for where in found]
-            campaign.said.clear()
-            if rest := session.cloud_objects():
-                campaign.leaks = max(campaign.leaks, len(rest))
+    for left in (list(points), None):
+        missed = [point for point in points if point not in campaign.tried] if left is None else left
+        for chain in CHAINS:
+            if mine := [point for point in missed if point.scenario in chain]:
+                _run_chain(chain, mine, campaign, say, rng, clock)
+    campaign.wrong += [f"{point}: it was not met" for point in points if point not in campaign.tried]
+
+
+def _run_chain(
+    chain: Sequence[str], points: Sequence[Point], campaign: Campaign, say: Say, rng: random.Random, clock: Literal["events", "off"]
+) -> None:  # fmt: skip
+    with _session(chain, campaign, say, clock=clock) as stacks_:
+        if all(crash_along(stack, "create", points, rng) for stack in stacks_):
+            for stack in reversed(stacks_):
+                _release(stack)
+                if not crash_along(stack, "delete", points, rng):
+                    break
+                nothing_left(stack)
+        session = stacks_[0].session
+        found = secrets_in(session.root, campaign.said)
+        campaign.wrong += [f"{'+'.join(chain)}: a secret stands in {where}" for where in found]
+        campaign.said.clear()
+        if rest := session.cloud_objects():
+            campaign.leaks = max(campaign.leaks, len(rest))
 
 
 # ── the campaign ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -433,9 +433,10 @@ class Session:
         written = told.with_suffix(".new")
         written.write_text(faults.model_dump_json(), encoding="utf-8")
         written.replace(told)
+        (self.cloud_folder / HELD).unlink(missing_ok=True)
 
     def held(self) -> list[dict[str, str]]:
-        """The operations (op, type, name, when) that faults with `hold` keep in the pretend cloud now."""
+        """The operations (op, type, name, when) that faults with `hold` have kept in the pretend cloud since the last `tell`."""
         file = self.cloud_folder / HELD
         return list(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else []
 

@@ -23,7 +23,7 @@ from .values import CheckResult, CloudError, DiffResult, Inputs, Unfinished, ann
 
 T = TypeVar("T")
 HELD = "held.json"
-"""Beside the books: the operations that are being held."""
+"""Beside the books: the operations that were held since the session last told what goes wrong."""
 _LOOK_SECONDS = 0.05
 
 
@@ -178,20 +178,15 @@ class Cloud:
         if fault is None:
             return
         self._held.append({"op": call.op, "type": call.type, "name": call.name, "when": when})
-        self._tell_held()
-        there = threading.Condition(self.clock.lock)
-        while not call.caller.gone:
-            there.wait(_LOOK_SECONDS)
-        self._held.pop()
-        self._tell_held()
-        if when == "before":
-            call.check_caller()
-
-    def _tell_held(self) -> None:
         told = self.store.folder / HELD
         written = told.with_suffix(".new")
         written.write_text(json.dumps(self._held), encoding="utf-8")
         written.replace(told)
+        there = threading.Condition(self.clock.lock)
+        while not call.caller.gone:
+            there.wait(_LOOK_SECONDS)
+        if when == "before":
+            call.check_caller()
 
     def fault(self, op: str, typ: str, name: str, when: str, *, hold: bool = False) -> Fault | None:
         """The fault that strikes now, counted."""
@@ -209,6 +204,7 @@ class Cloud:
         if self._told is not None and (written := _written(self._told)) != self._told_at:
             self.faults, self._told_at = Faults.load(self._told), written
             self.store.fault_hits.clear()
+            self._held.clear()
 
     def _known_or_raise(self, typ: str) -> None:
         if not self.known(typ):
