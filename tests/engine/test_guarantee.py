@@ -121,7 +121,7 @@ def test_work_that_fails_is_destroyed_and_its_reason_told(rig: Rig) -> None:
 
 @pytest.mark.parametrize(
     ("limits", "words"),
-    [(Limits(minutes=1 / 60 / 10), "minutes"), (Limits(usd=1e-9), "$1e-09")],
+    [(Limits(minutes=1 / 60 / 10), "minutes"), (Limits(usd=0.003), "$0.003")],
     ids=["time", "budget"],
 )
 def test_a_limit_ends_it_also_in_the_middle_of_up(rig: Rig, limits: Limits, words: str) -> None:
