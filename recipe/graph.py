@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 from recipe.config import Role
 from recipe.constants import GPU_RESOURCE, GPU_TOLERATION, GRAPH_LABEL, POOL_LABEL
 from recipe.context import RenderContext
-from recipe.engines import ENGINES, Engine, EngineWorker, engine_for
+from recipe.engines import ENGINES, Engine, EngineWorker
 from recipe.engines.worker import CONFIG_FILE, CONFIG_MOUNT
 from recipe.kv_transfer import KvTransferBundle, kv_transfer
 from recipe.names import digest
@@ -133,8 +133,7 @@ class Graph(Wire):
 
 def make_graph(context: RenderContext, graph_config: dict[str, Manifest]) -> Graph:
     """The graph of a stack: the frontend, and one component per role, which mounts its part of `graph_config`."""
-    engine = engine_for(context.recipe.engine)[0]
-    assert engine is not None, f"the planner refuses engine {context.recipe.engine} before it renders anything"
+    engine = ENGINES[context.recipe.engine]
     return Graph(
         metadata=Metadata(
             name=context.names.graph,
@@ -193,8 +192,7 @@ def frontend_args(context: RenderContext) -> tuple[str, ...]:
         args += ["--router-kv-overlap-score-credit", f"{router.overlap_credit:g}"]
     if router.temperature is not None:
         args += ["--router-temperature", f"{router.temperature:g}"]
-    engine = engine_for(recipe.engine)[0]
-    assert engine is not None, f"the planner refuses engine {recipe.engine} before it renders anything"
+    engine = ENGINES[recipe.engine]
     if not any(engine.publishes_kv_events(recipe, role) for role in recipe.workers):
         args.append(
             "--no-router-kv-events"
@@ -257,8 +255,7 @@ def make_graph_config(context: RenderContext) -> dict[str, Manifest]:
 def _worker(context: RenderContext, plan: WorkerPlan, graph_config: dict[str, Manifest]) -> Component:
     recipe = context.recipe
     pool = recipe.workers[plan.role]
-    engine = engine_for(recipe.engine)[0]
-    assert engine is not None, f"the planner refuses engine {recipe.engine} before it renders anything"
+    engine = ENGINES[recipe.engine]
     worker = _engine_worker(context, plan)
     bundle = worker.kv_transfer
     mounts, volumes = _worker_volumes(context, engine, graph_config.get(plan.role))
