@@ -22,8 +22,9 @@ from ops.exits import CommandError
 from ops.plan_data import problems_as_data
 from ops.schema import recipe_schema
 from recipe import catalogue
-from recipe.config import ROLES, parse
+from recipe.config import ROLES, Base, parse, parse_any
 from recipe.errors import RecipeError
+from recipe.plan import Plan
 from recipe.planner import make_plan
 
 SEED = int(os.environ.get("GENERATED_SEED", "20261125"))
@@ -54,6 +55,8 @@ TEXTS: Final[dict[str, tuple[str, ...]]] = {
 }
 """What a valid text looks like, where the schema cannot say it."""
 SCHEMA: Final = recipe_schema()
+STACK, BASE = SCHEMA["else"], SCHEMA["then"]
+"""Of what serves a model, and of what such stacks share."""
 
 
 class Generator:
@@ -64,7 +67,10 @@ class Generator:
         self.shipped = [stacks.load(stack).raw for stack in stacks.models()]
 
     def recipe(self) -> Any:
-        made = copy.deepcopy(self.random.choice(self.shipped)) if self.random.random() < 0.5 else self.of(SCHEMA, "")
+        if self.random.random() < 0.1:
+            made = self.of(BASE, "") | {"access": {"region": "us-east-2"}}
+            return self.spoiled(made) if self.random.random() < 0.5 else made
+        made = copy.deepcopy(self.random.choice(self.shipped)) if self.random.random() < 0.5 else self.of(STACK, "")
         if self.random.random() < 0.8:
             self.mostly_sane(made)
         for _ in range(self.random.choice((0, 0, 0, 1, 1, 2, 5))):
@@ -161,10 +167,12 @@ class Generator:
 def test_ten_thousand_recipes_are_plans_or_clear_refusals() -> None:
     made, outcomes = Generator(SEED), Counter[str]()
     reasons = Counter[str]()
+    base = parse_any(stacks.load("base").raw)
+    assert isinstance(base, Base)
     for number in range(COUNT):
         raw = made.recipe()
         try:
-            plan = make_plan("generated", parse(raw), placeholders=number % 10 != 0)
+            plan = make_plan("generated", parse_any(raw), placeholders=number % 10 != 0, base=base)
         except RecipeError as error:
             outcomes["refused"] += 1
             reasons.update(one.path.partition(".")[0] for one in error.problems)
@@ -176,11 +184,13 @@ def test_ten_thousand_recipes_are_plans_or_clear_refusals() -> None:
             error.add_note(f"seed {SEED}, recipe {number}: {raw!r}")
             raise
         else:
-            outcomes["planned"] += 1
+            outcomes["planned" if isinstance(plan, Plan) else "bases"] += 1
             assert plan.cost.usd_per_hour > 0
-            assert plan.gpus == sum(node.gpus_used for node in plan.placement.gpu_nodes)
+            if isinstance(plan, Plan):
+                assert plan.gpus == sum(node.gpus_used for node in plan.placement.gpu_nodes)
     print(f"seed {SEED}: {dict(outcomes)}; problems by key: {reasons.most_common()}")
     assert min(outcomes["planned"], outcomes["refused"]) > COUNT / 10, f"too one-sided to prove anything: {outcomes}"
+    assert outcomes["bases"] > COUNT / 100
     assert len(reasons) >= 12, "problems in every part of a recipe"
 
 
