@@ -168,13 +168,25 @@ class Trial:
 
     def clear(self) -> None:
         """Everything that was made. Pods and nodes are gone then; the namespace goes in its own time."""
+        self.clear_objects()
+        self.clear_nodes()
+
+    def clear_objects(self) -> None:
+        """Everything but nodes and volumes. Trials that share a cluster do this all of them first: the pods of one may be on another's nodes."""
         for manifest in reversed(self._made):
             if manifest["kind"] == "DynamoGraphDeployment" and self.api.read(manifest):
                 self.api.patch(manifest, {"metadata": {"finalizers": None}})
             if manifest["kind"] not in ("Node", "PersistentVolume"):
                 self.api.delete(manifest)
         # Nodes last: kwok ends pods on nodes it knows only.
-        wait_for("every pod to be gone", lambda: not self._left(), _GONE_SECONDS)
+        try:
+            wait_for("every pod to be gone", lambda: not self._left(), _GONE_SECONDS)
+        except TimeoutError as error:
+            error.add_note("\n".join(f"still there: {_in_short(pod)}" for pod in self._left()))
+            raise
+
+    def clear_nodes(self) -> None:
+        """Nodes and volumes, when no pod is on them any more."""
         for manifest in self._made:
             if manifest["kind"] in ("Node", "PersistentVolume"):
                 self.api.delete(manifest)
@@ -217,6 +229,15 @@ def ending_with(job: Manifest, code: int | str, **spec: Any) -> Manifest:
     changed["metadata"]["name"] += f"-{code}"
     changed["spec"] |= spec
     return changed
+
+
+def _in_short(pod: Manifest) -> str:
+    metadata, status = pod["metadata"], pod.get("status", {})
+    owners = ", ".join(f"{one['kind']} {one['name']}" for one in metadata.get("ownerReferences", ()))
+    going = f"being deleted since {metadata['deletionTimestamp']}" if "deletionTimestamp" in metadata else "not deleted"
+    where = pod["spec"].get("nodeName", "no node")
+    held = f", held by {', '.join(metadata['finalizers'])}" if metadata.get("finalizers") else ""
+    return f"{metadata['namespace']}/{metadata['name']} ({owners or 'nobody'}'s) on {where}, {status.get('phase')}, {going}{held}"
 
 
 def _state(pod: Manifest) -> PodState:

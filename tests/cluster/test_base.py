@@ -52,7 +52,9 @@ def both(request: pytest.FixtureRequest, graphs: Cluster) -> Iterator[tuple[Tria
         yield trials
     finally:
         for trial in trials:
-            trial.clear()
+            trial.clear_objects()
+        for trial in trials:
+            trial.clear_nodes()
 
 
 def test_two_stacks_on_one_base_run_side_by_side_on_their_own_nodes(both: tuple[Trial, Trial]) -> None:
