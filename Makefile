@@ -72,7 +72,7 @@ test-serving: serving ## of these, what runs Dynamo's own frontend and router wi
 test-all: lint engine control-plane serving browser ## every tier there is
 	@$(PYTEST)
 
-chaos: engine ## kill the engine at every place, and every fault, on the pretend cloud (an hour on 2 cores); writes docs/chaos.md
+chaos: engine ## kill the engine at every place, and every fault, on the pretend cloud (a quarter of an hour on 2 cores); writes docs/chaos.md
 	@$(PY) -m ops.chaos
 
 rehearse: setup ## run the whole life of STACK on the real engine against a pretend cloud, tokens included (STACK=qwen3-32b-disagg; SERVE=0 without)
