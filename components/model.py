@@ -15,7 +15,7 @@ from components.identity import Identity
 from components.nodes import CpuPool, GpuPool, GpuPoolArgs
 from components.serving import Serving, ServingArgs
 from components.storage import Caches, CachesArgs
-from components.weights import Weights, WeightsArgs
+from components.weights import Weights, WeightsArgs, WeightsHead
 from recipe.plan import Plan
 
 
@@ -39,9 +39,8 @@ def serve(
         foundation.objects,
     )
     inside = foundation.inside(caches.namespace)
-    weights = Weights(
-        "weights", WeightsArgs(plan=plan, hf_token=hf_token, caches=caches, nodes=foundation.nodes), inside
-    )
+    of_weights = WeightsArgs(plan=plan, hf_token=hf_token, caches=caches, nodes=foundation.nodes)
+    weights = Weights("weights", of_weights, inside)
     admission = Admission(
         "admission",
         AdmissionArgs(plan=plan, namespace=caches.namespace, platform=foundation.platform),
@@ -49,7 +48,9 @@ def serve(
     )
     # GPUs are the last thing paid for: by now everything that can go wrong for cents has gone right.
     before_gpus = [caches, *foundation.platform, *foundation.devices, admission]
-    if plan.recipe.weights.wait:
+    if plan.objects.head_job:
+        before_gpus.append(WeightsHead("head", of_weights, inside))
+    elif plan.recipe.weights.wait:
         before_gpus.append(weights)
     workers_nodes: GpuPool | CpuPool = foundation.nodes
     if plan.gpu_pool:

@@ -47,3 +47,25 @@ class Weights(pulumi.ComponentResource):
             pulumi.ResourceOptions(parent=self, depends_on=needed),
         )
         self.register_outputs({"job": job.id})
+
+
+class WeightsHead(pulumi.ComponentResource):
+    """The Job that ends when the download is as far from its end as GPU nodes from serving (`weights.wait: overlap`).
+
+    A component of its own, because GPU nodes wait for it and the graph for the whole download.
+    """
+
+    def __init__(self, name: str, args: WeightsArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("dynamo-recipes:weights:WeightsHead", name, None, opts)
+        objects = args.plan.objects
+        assert objects.head_config is not None, "made only where the plan has one"
+        assert objects.head_job is not None, "made only where the plan has one"
+        inside = pulumi.ResourceOptions(parent=self, depends_on=[args.caches.namespace])
+        config = create(f"{name}-config", objects.head_config, inside)
+        job = create_job(
+            f"{name}-job",
+            objects.head_job,
+            # Beside the download, not after it: it reads how far that is.
+            pulumi.ResourceOptions(parent=self, depends_on=[config, args.caches, args.nodes]),
+        )
+        self.register_outputs({"job": job.id})

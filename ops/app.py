@@ -100,6 +100,13 @@ def plan(
         bool, typer.Option("--all", help="Every stack with a file on every GPU it fits, one line each.")
     ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="With --all: as docs/stacks.md has it.")] = False,
+    cold_start: Annotated[
+        bool,
+        typer.Option(
+            "--cold-start",
+            help="All of the cold start: knobs, sources, upstream's order. With --all: a table of every stack.",
+        ),
+    ] = False,
 ) -> None:
     """What a stack would be and cost. Needs no credentials, no engine, no network.
 
@@ -112,11 +119,17 @@ def plan(
         raise CommandError("--markdown goes with --all, and not with --json", "python -m ops plan --help", BAD_INPUT)
     if every == (stack is not None):
         raise CommandError("name a stack, or give --all", "python -m ops plan --help", BAD_INPUT)
-    if every:
+    if every and cold_start:
+        if settings or manifests:
+            raise CommandError("--set and --manifests do not go with --all --cold-start", "leave them out", BAD_INPUT)
+        planning.cold_starts(as_json=as_json, as_markdown=markdown, emit=_emit)
+    elif every:
         planning.plan_all(settings or [], as_json=as_json, as_markdown=markdown, manifests=manifests, emit=_emit)
     else:
         assert stack is not None
-        planning.plan_one(stack, settings or [], as_json=as_json, manifests=manifests, emit=_emit)
+        planning.plan_one(
+            stack, settings or [], as_json=as_json, manifests=manifests, emit=_emit, cold_start=cold_start
+        )
 
 
 @app.command(epilog=f"{EPILOG[:-1]}; 4 GPU nodes or weights would be replaced, rolled or destroyed.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import date
 from typing import Any, Final
 
+from ops import cold_start
 from ops.resources import rooms
 from recipe.catalogue import DURATIONS_DATE
 from recipe.config import Base, Recipe
@@ -98,13 +99,9 @@ def _computed(plan: Plan) -> dict[str, Any]:
     minutes = found.minutes_to_first_token
     return {
         "minutes_to_first_token": None if minutes is None else round(minutes, 1),
-        "critical_path": [
-            {"step": step.name, "from_minutes": round(step.start / 60, 1), "to_minutes": round(step.end / 60, 1)}
-            for step in found.critical_path
-        ],
         "durations_as_of": DURATIONS_DATE,
         "assumptions": list(found.assumptions),
-    }
+    } | cold_start.data(plan)
 
 
 def efa_per_node(plan: Plan) -> int:

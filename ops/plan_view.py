@@ -11,10 +11,12 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ops import cold_start
 from ops.overview import Row
 from ops.plan_data import efa_per_node
 from ops.resources import rooms
 from ops.variants import Variant
+from recipe import catalogue
 from recipe.config import Role
 from recipe.errors import RecipeError
 from recipe.plan import BasePlan, CostLine, FoundationPlan, GpuPool, Plan
@@ -43,12 +45,16 @@ def show(*parts: RenderableType) -> None:
     typer.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def render(plan: Plan | BasePlan, fixes: dict[str, str], warnings: Sequence[str]) -> RenderableType:
-    """Everything `ops plan` shows."""
-    return Group(*_sections(plan, fixes, warnings))
+def render(
+    plan: Plan | BasePlan, fixes: dict[str, str], warnings: Sequence[str], *, whole_start: bool = False
+) -> RenderableType:
+    """Everything `ops plan` shows. `whole_start`: of the cold start not only its path."""
+    return Group(*_sections(plan, fixes, warnings, whole_start=whole_start))
 
 
-def _sections(plan: Plan | BasePlan, fixes: dict[str, str], warnings: Sequence[str]) -> Iterator[RenderableType]:
+def _sections(
+    plan: Plan | BasePlan, fixes: dict[str, str], warnings: Sequence[str], *, whole_start: bool
+) -> Iterator[RenderableType]:
     yield _base_head(plan) if isinstance(plan, BasePlan) else _head(plan)
     if isinstance(plan, Plan):
         yield from _section("Workers, when resumed" if plan.paused else "Workers", _workers(plan))
@@ -61,6 +67,12 @@ def _sections(plan: Plan | BasePlan, fixes: dict[str, str], warnings: Sequence[s
     yield from _section("Cost", *_cost(plan))
     if isinstance(plan, Plan) and plan.base:
         yield Text(beside(plan.base), style="bold")
+    if isinstance(plan, Plan):
+        yield from _section("Cold start: what `pulumi up` waits for (computed)", *_path(plan, whole=whole_start))
+        if whole_start and plan.gpu_pool:
+            yield from _section("Knobs of it, and what the other choice changes (computed)", *_knobs(plan))
+            yield from _section("Ours beside upstream's order (computed)", *_orders(plan))
+            yield from _section("Where the weights could be (computed)", *_storages(plan))
     yield from _section("Resources, in order", _resources(plan))
     if plan.placeholders:
         yield from _section(
@@ -212,8 +224,6 @@ def _gpu_nodes(plan: Plan, pool: GpuPool) -> Iterator[RenderableType]:
 
 def _gpus_per_node(pool: GpuPool) -> int:
     """From the device plugin's point of view: what one node of the pool offers."""
-    from recipe import catalogue
-
     return catalogue.gpu_instance(pool.instance_type).gpus
 
 
@@ -289,6 +299,64 @@ def _cost_row(line: CostLine, notes: dict[tuple[str, str], int]) -> tuple[str, .
     per_hour = f"{line.usd_per_hour:,.2f}" if line.usd_per_hour else ""
     once = f"{line.usd_once:,.2f}" if line.usd_once else ""
     return line.what, f"{line.quantity:g}", f"{line.unit_usd:g}", per_hour, once, f"{line.as_of} \\[{number}]".strip()
+
+
+def _path(plan: Plan, *, whole: bool) -> Iterator[RenderableType]:
+    found = timeline(plan)
+    table = _table("step", "from–to, min", "minutes", "$", "paid for meanwhile", right=("minutes", "$"))
+    for row in cold_start.path_rows(found):
+        table.add_row(*row)
+    table.add_section()
+    end = found.critical_path[-1].end / 60
+    table.add_row(Text("together", style="bold"), "", f"{end:.1f}", f"{found.usd:.2f}", "")
+    yield table
+    if found.gpu_idle:
+        yield Text(cold_start.idle_line(found.gpu_idle, found), style="bold")
+    more = "" if whole else f"; knobs, sources and upstream's order: python -m ops plan {plan.stack} --cold-start"
+    yield Text(f"~ with a duration that is an assumption{more}", style="dim")
+    if whole:
+        keys = dict.fromkeys(key for step in found.critical_path for key in step.rows)
+        for key in keys:
+            if key in catalogue.DURATIONS:
+                row = catalogue.duration(key)
+                mark = "~ " if row.assumption else ""
+                yield Text(f"{mark}{key}: {found.seconds_by_row[key]:.0f} s, {row.source}", style="dim")
+        for need in cold_start.node_holders(plan):
+            yield Text(f"a GPU node needs {need}", style="dim")
+
+
+def _knobs(plan: Plan) -> Iterator[RenderableType]:
+    figures = ("minutes", "idle GPU $", "all $")
+    table = _table("knob", "as it is", "the other", *figures, "because", right=figures)
+    for row in cold_start.knob_rows(plan):
+        table.add_row(*row)
+    yield table
+
+
+def _orders(plan: Plan) -> Iterator[RenderableType]:
+    table = _table(*cold_start.HEADER[1:], right=cold_start.HEADER[2:])
+    for row in cold_start.compared_rows([plan]):
+        table.add_row(*row[1:])
+    yield table
+    yield from (Text(note, style="dim") for note in cold_start.SAID)
+
+
+def _storages(plan: Plan) -> Iterator[RenderableType]:
+    figures = ("new in, min", "read in, s", "GPU $ meanwhile", "$ for reading", "$/h")
+    table = _table("storage", *figures, right=figures)
+    for row in cold_start.storage_rows(plan):
+        table.add_row(*row)
+    yield table
+    yield Text("EFS is what the stacks use; FSx for Lustre is not implemented (docs/cold-start.md)", style="dim")
+
+
+def cold_starts_view(plans: Sequence[Plan]) -> RenderableType:
+    """For `ops plan --all --cold-start`."""
+    table = _table(*cold_start.HEADER, right=cold_start.HEADER[2:])
+    for row in cold_start.compared_rows(plans):
+        table.add_row(*row)
+    notes = (*cold_start.SAID, *cold_start.verdicts(plans))
+    return Group(table, Text(), *(Text(note, style="dim") for note in notes))
 
 
 def _resources(plan: Plan | BasePlan) -> Table:

@@ -49,7 +49,9 @@ def planned(stack: str, settings: list[str]) -> Planned:
     return Planned(recipe, plan, commands(plan, recipe, base))
 
 
-def plan_one(stack: str, settings: list[str], *, as_json: bool, manifests: Path | None, emit: Emit) -> None:
+def plan_one(
+    stack: str, settings: list[str], *, as_json: bool, manifests: Path | None, emit: Emit, cold_start: bool = False
+) -> None:
     """One stack, in full."""
     try:
         found = planned(stack, settings)
@@ -65,7 +67,7 @@ def plan_one(stack: str, settings: list[str], *, as_json: bool, manifests: Path 
         return
     from ops.plan_view import render, show
 
-    show(render(found.plan, found.fixes, warnings(found.plan, today)))
+    show(render(found.plan, found.fixes, warnings(found.plan, today), whole_start=cold_start))
     if manifests is not None:
         typer.echo(f"\n{len(written)} files written to {manifests}")
 
@@ -92,6 +94,26 @@ def plan_all(settings: list[str], *, as_json: bool, as_markdown: bool, manifests
             typer.echo(str(wrong), err=True)
     if found.bad:
         raise typer.Exit(BAD_INPUT)
+
+
+def cold_starts(*, as_json: bool, as_markdown: bool, emit: Emit) -> None:
+    """Every stack with GPU nodes as its file is: its cold starts, ours beside upstream's order."""
+    from ops import cold_start
+
+    plans = cold_start.plans_of_files()
+    if as_json:
+        emit(
+            [
+                {"stack": plan.stack, "starts": [cold_start.compared_data(one) for one in cold_start.compare(plan)]}
+                for plan in plans
+            ]
+        )
+    elif as_markdown:
+        typer.echo(cold_start.markdown(plans), nl=False)
+    else:
+        from ops.plan_view import cold_starts_view, show
+
+        show(cold_starts_view(plans))
 
 
 def _as_data(error: RecipeError | CommandError) -> dict[str, Any]:

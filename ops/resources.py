@@ -105,12 +105,16 @@ def _model(plan: Plan) -> tuple[Room, ...]:
     if plan.benchmark and not plan.paused:
         measuring = {"ConfigMap": 1, "ServiceAccount": int(plan.bucket is not None), "Job": 1}
     wait = "when the platform is ready and the API server has accepted the graph"
-    if plan.recipe.weights.wait:
+    head = {"ConfigMap": 1, "Job": 1} if plan.objects.head_job else {}
+    if head:
+        wait = "when the download is near its end, the platform is ready and the API server has accepted the graph"
+    elif plan.recipe.weights.wait:
         wait = "when the weights are on disk, the platform is ready and the API server has accepted the graph"
     ready = "the GPU nodes are there" if plan.gpu_pool else wait.removeprefix("when ")
     return (
         Room("caches", caches, "when the CSI driver runs"),
         Room("weights", weights, "when the model's claim is bound"),
+        Room("head", head, "beside the download; ends when GPU nodes should be asked for"),
         Room("admission", job, "after the platform: the API server judges the graph in a dry run"),
         Room("gpu", gpu, f"last of what is paid by the hour: {wait}"),
         Room("serving", serving, f"when {ready}; ends when one completion came back"),

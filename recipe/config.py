@@ -364,6 +364,9 @@ class Hardware(Frozen):
     """EKS AMI release of the GPU nodes, like 1.35.0-20261101. Unset: the catalogue's, so that nodes do not change by themselves."""
     root_disk_gib: Annotated[int, Field(ge=100, le=2000)] = 200
     """Root volume of GPU nodes (gp3, encrypted). Images and logs go to the instance store, not here."""
+    parallel_pull: bool | None = None
+    """GPU nodes pull and unpack the layers of an image in parallel (nodeadm's FastImagePull, which AWS calls experimental), onto the instance
+    store. Unset: yes where the AMI release is known to hold it; the plan says what it saves."""
     paused: bool = False
     """True: no GPU nodes and no graph, so nothing serves and no GPU is paid for. Cluster, CPU nodes, weights, platform and caches stay; false again
     and one `pulumi up` resumes. GPU capacity is given back: nobody promises that it is there to resume with."""
@@ -486,8 +489,14 @@ class Weights(Frozen):
 
     revision: Revision | None = None
     """Commit on Hugging Face. Unset: the catalogue's. A name like main is refused: it moves."""
-    wait: bool = True
-    """GPU nodes start only when the weights are on disk and verified. False overlaps both: faster, but the GPUs idle meanwhile."""
+    wait: bool | Literal["overlap"] = True
+    """GPU nodes start only when the weights are on disk and verified. False: at once, beside the download. overlap: so long before the download's
+    expected end as GPU nodes take at their fastest. Workers start when the weights are verified, whichever it is; the plan says what each saves."""
+    loader: Literal["streamed", "default"] | None = None
+    """How vLLM reads the weights: streamed (Run:ai's streamer, many reads at once) or its default, one file after the other. Unset: streamed.
+    TensorRT-LLM always reads many files at once and has no choice here. The plan says what it saves."""
+    loader_concurrency: Annotated[int, Field(ge=1, le=256)] = 16
+    """Reads at once of a streaming worker (facts/aws.md §6: 16)."""
     memory_gib: Annotated[int, Field(ge=1, le=512)] | None = None
     """Memory of the download Job. From 64 on it uses the fast mode (up to 64 GB of buffers); below, buffers are capped at 8 GB. Unset: 64, and 1
     where only tokenizer and configuration are fetched (engine mocker)."""

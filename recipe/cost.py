@@ -49,7 +49,7 @@ def make_cost(
     hourly = [
         *([_hourly(f"GPU nodes, {gpu.name}", gpu_nodes, gpu_price(recipe, gpu))] if gpu and gpu_nodes else []),
         _hourly(f"CPU nodes, {cpu.name}", recipe.hardware.cpu.nodes, _price(cpu.name)),
-        *(_foundation() if own else ()),
+        *(foundation_lines() if own else ()),
         _hourly("root volumes, GiB", disks_gib, catalogue.price("ebs-gp3/gb-month"), 1 / HOURS_PER_MONTH),
         _hourly("EFS, GB stored", weights_gb, catalogue.price("efs/storage-gb-month"), 1 / HOURS_PER_MONTH),
     ]
@@ -67,7 +67,7 @@ def make_base_cost(recipe: Base, cpu: CpuInstance) -> Cost:
     pool = recipe.hardware.cpu
     hourly = [
         _hourly(f"CPU nodes, {cpu.name}", pool.nodes, _price(cpu.name)),
-        *_foundation(),
+        *foundation_lines(),
         _hourly(
             "root volumes, GiB", pool.nodes * pool.disk_gib, catalogue.price("ebs-gp3/gb-month"), 1 / HOURS_PER_MONTH
         ),
@@ -75,7 +75,8 @@ def make_base_cost(recipe: Base, cpu: CpuInstance) -> Cost:
     return _sum(hourly, [], recipe.budget.ttl_hours)
 
 
-def _foundation() -> tuple[CostLine, ...]:
+def foundation_lines() -> tuple[CostLine, ...]:
+    """What a foundation costs by the hour beside its nodes."""
     return (
         _hourly("EKS control plane", 1, catalogue.price("eks/standard")),
         _hourly("NAT gateway", 1, catalogue.price("nat/hour")),

@@ -8,7 +8,7 @@ from recipe.graph import make_graph, make_graph_config
 from recipe.plan import Manifest, Objects
 from recipe.readiness import readiness_account, readiness_job
 from recipe.storage_objects import storage_class, volume, volume_claim
-from recipe.weights import token_secret, weights_job
+from recipe.weights import head_job, token_secret, weights_job
 
 __all__ = ["RenderContext", "build_objects"]
 
@@ -18,6 +18,7 @@ def build_objects(context: RenderContext) -> Objects:
     graph_config = make_graph_config(context)
     graph = make_graph(context, graph_config).wire()
     weights_config, weights = weights_job(context)
+    head_config, head = head_job(context) or (None, None)
     admission_config, admission = admission_job(context, graph)
     readiness_config, readiness = readiness_job(context, graph)
     admits, admits_role, admits_binding = admission_account(context)
@@ -30,6 +31,8 @@ def build_objects(context: RenderContext) -> Objects:
         token_secret=token_secret(context),
         weights_config=weights_config,
         weights_job=weights,
+        head_config=head_config,
+        head_job=head,
         admission_account=admits,
         admission_role=admits_role,
         admission_binding=admits_binding,

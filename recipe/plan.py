@@ -109,6 +109,8 @@ class GpuPool(NodePool):
     """instanceMarketOptions of the template (Capacity Blocks), else None."""
     reservation_id: str | None
     placement_group: bool
+    parallel_pull: bool
+    """Images are pulled and unpacked in parallel (nodeadm's FastImagePull, in `user_data`)."""
 
 
 class ClaimPlan(Frozen):
@@ -238,6 +240,9 @@ class Objects(Frozen):
     token_secret: Manifest | None
     weights_config: Manifest
     weights_job: Manifest
+    head_config: Manifest | None = None
+    head_job: Manifest | None = None
+    """Both None unless GPU nodes start before the download's end (`weights.wait: overlap`)."""
     admission_account: Manifest
     admission_role: Manifest
     admission_binding: Manifest

@@ -86,6 +86,12 @@ spec:
 --BOUNDARY--
 """
 """nodeadm joins the instance-store disks and puts images, pods and logs there (facts/aws.md §5)."""
+_PARALLEL_PULL: Final = """\
+spec:
+  featureGates:
+    FastImagePull: true
+"""
+"""nodeadm then lets the SOCI snapshotter pull and unpack in parallel; the images need no index (awslabs/amazon-eks-ami, nodeadm/doc/examples.md)."""
 
 Entry = TypeVar("Entry")
 
@@ -357,6 +363,7 @@ _OF_GPUS: Final = (
     "capacity",
     "placement_group",
     "nic_layout",
+    "parallel_pull",
     "paused",
     "ami_release",
     "root_disk_gib",
@@ -370,15 +377,16 @@ _LEAST_WORKER_MEMORY_GIB: Final = 32
 def _check_engine_hardware(recipe: Recipe, engine: Engine) -> list[Problem]:
     """An engine on GPUs needs to know which, and room for what it loads; one without has no use for any word about them."""
     hardware = recipe.hardware
+    weights = _check_loading(recipe, engine)
     if not engine.on_gpus:
         unset = Hardware()
         reason = f"engine {recipe.engine} runs on CPU nodes only"
-        return [
+        return weights + [
             Problem(f"hardware.{key}", value.kind if key == "capacity" else value, reason, "leave it out")
             for key in _OF_GPUS
             if (value := getattr(hardware, key)) != getattr(unset, key)
         ]
-    problems: list[Problem] = []
+    problems = weights
     if hardware.gpu is None:
         known = ", ".join(dict.fromkeys(instance.gpu for instance in catalogue.GPU_INSTANCES.values()))
         problems.append(
@@ -394,6 +402,18 @@ def _check_engine_hardware(recipe: Recipe, engine: Engine) -> list[Problem]:
         reason = "the download of the weights buffers up to 8 GB"
         problems.append(Problem("weights.memory_gib", memory_gib, reason, f"at least {LEAST_WHOLE_MEMORY_GIB}"))
     return problems
+
+
+def _check_loading(recipe: Recipe, engine: Engine) -> list[Problem]:
+    """Words about how GPUs get their weights, where there are none or the engine has its own way."""
+    found: list[Problem] = []
+    if recipe.weights.loader is not None and engine.framework != "vllm":
+        reason = f"engine {recipe.engine} has no choice of loaders"
+        found.append(Problem("weights.loader", recipe.weights.loader, reason, "leave it out"))
+    if recipe.weights.wait == "overlap" and not engine.on_gpus:
+        reason = f"engine {recipe.engine} has no GPU nodes that could start before its end"
+        found.append(Problem("weights.wait", "overlap", reason, "leave it out"))
+    return found
 
 
 def _wants_placement_group(capacity: Capacity, setting: bool | None) -> bool:
@@ -583,7 +603,8 @@ class _Planner:
             context = self._context(workers, storage)
             benchmark, made = make_benchmark(context, objects, cost, chosen.cpu, bucket, self._versions())
             objects = objects.model_copy(update=made)
-        jobs = (objects.weights_job, objects.admission_job, objects.readiness_job)
+        head = (objects.head_job,) if objects.head_job else ()
+        jobs = (objects.weights_job, *head, objects.admission_job, objects.readiness_job)
         measuring = (objects.benchmark_job,) if objects.benchmark_job else ()
         cpu_nodes, unplaced = place_on_cpu(recipe, chosen.cpu, cpu_pods((*jobs, *measuring), objects.graph))
         problems += unplaced
@@ -692,6 +713,10 @@ class _Planner:
     def _gpu_release(self) -> str | None:
         return self.recipe.hardware.ami_release or self.chosen.kubernetes.gpu_ami.release
 
+    def _parallel_pull(self) -> bool:
+        asked = self.recipe.hardware.parallel_pull
+        return catalogue.check_parallel_pull(self._gpu_release()) is None if asked is None else asked
+
     def _gpu_pool(self, gpu: GpuInstance, nodes: int) -> GpuPool:
         hardware = self.recipe.hardware
         block = hardware.capacity.kind == "capacity-block"
@@ -703,7 +728,10 @@ class _Planner:
             disk_gib=hardware.root_disk_gib,
             # The NVIDIA plugin's chart selects on gpu.present; nodeadm sets it too, but the plan does not depend on that.
             labels={POOL_LABEL: self.names.prefix, GPU_PRESENT_LABEL: "true"},
-            user_data=_RAID0_NODE_CONFIG,
+            user_data=_RAID0_NODE_CONFIG.replace("spec:\n", _PARALLEL_PULL)
+            if self._parallel_pull()
+            else _RAID0_NODE_CONFIG,
+            parallel_pull=self._parallel_pull(),
             create_timeout_minutes=hardware.create_timeout_minutes,
             nics=gpu.network_interfaces(hardware.nic_layout),
             capacity_type="CAPACITY_BLOCK" if block else "SPOT" if hardware.capacity.kind == "spot" else "ON_DEMAND",
@@ -784,6 +812,8 @@ class _Planner:
             )
         if recipe.hardware.capacity.kind == "spot":
             warnings.append("spot has no list price: the on-demand price stands for it")
+        if recipe.hardware.parallel_pull and (reason := catalogue.check_parallel_pull(self._gpu_release())):
+            warnings.append(f"hardware.parallel_pull is true, and {reason}")
         if not recipe.weights.wait:
             warnings.append("weights.wait is false: GPU nodes may idle while the weights download")
         if self._gpu_release() is None:

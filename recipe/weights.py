@@ -17,6 +17,7 @@ from recipe.jobs import (
 )
 from recipe.jobs import SCRIPTS as SCRIPTS_FOLDER
 from recipe.plan import Late, Manifest
+from recipe.timeline import lead_seconds
 
 TOKEN_SECRET: Final = "hf-token-secret"  # noqa: S105 - the name of an object (upstream's)
 REQUIREMENTS: Final = "requirements.txt"
@@ -111,5 +112,32 @@ def weights_job(context: RenderContext) -> tuple[Manifest, Manifest]:
                 {"name": claim.name, "persistentVolumeClaim": {"claimName": claim.name}},
             ),
             volume_mounts=({**packages, "readOnly": True}, cache),
+        ),
+    )
+
+
+def head_job(context: RenderContext) -> tuple[Manifest, Manifest] | None:
+    """ConfigMap and Job that end when GPU nodes should be asked for (`weights.wait: overlap`); None where nobody asks for it."""
+    weights, claim = context.recipe.weights, context.claim("model")
+    if weights.wait != "overlap":
+        return None
+    return build_job(
+        context,
+        JobSpec(
+            purpose="head",
+            modules=("head",),
+            env={
+                "MODEL_ID": context.model.id,
+                "MODEL_REVISION": context.revision,
+                "HF_HOME": claim.mount,
+                "LEAD_SECONDS": f"{lead_seconds():.0f}",
+            },
+            cpu="100m",
+            memory="128Mi",
+            deadline_seconds=weights.timeout_minutes * 60,
+            attempts=ATTEMPTS,
+            final_exit_codes=(2, 5, 6),
+            volumes=({"name": claim.name, "persistentVolumeClaim": {"claimName": claim.name, "readOnly": True}},),
+            volume_mounts=({"name": claim.name, "mountPath": claim.mount, "readOnly": True},),
         ),
     )

@@ -39,6 +39,7 @@ from recipe.catalogue.versions import (
     KubernetesVersion,
     check,
     check_ami,
+    check_parallel_pull,
     kubernetes,
     versions,
 )
@@ -89,6 +90,7 @@ __all__ = [
     "Zone",
     "check",
     "check_ami",
+    "check_parallel_pull",
     "cpu_instance",
     "duration",
     "gpu_instance",

@@ -274,6 +274,26 @@ def check(
     return problems
 
 
+_PARALLEL_PULL_SINCE = "20260115"
+"""By then nodeadm's gate FastImagePull is there, with its images on the instance store (awslabs/amazon-eks-ami #2352, #2548, #2588)."""
+_PARALLEL_PULL_BROKEN = ("20260505", "20260818")
+"""From the first release on nodes with the gate never became Ready (awslabs/amazon-eks-ami #2710, #2712, #2729; mended by #2717, in
+which release is not known); of the second one it is known to work (pytorch/ci-infra #1033)."""
+
+
+def check_parallel_pull(release: str | None) -> str | None:
+    """Why nodes of that AMI release had better not pull images in parallel; None where they can."""
+    if release is None:
+        return "no AMI release is pinned, and some of 2026 never become Ready with it"
+    day = release.rpartition("-")[2]
+    if day < _PARALLEL_PULL_SINCE:
+        return f"AMI release {release} is older than nodeadm's FastImagePull with images on the instance store"
+    first, mended = _PARALLEL_PULL_BROKEN
+    if first <= day < mended:
+        return f"AMI release {release} may be one of those whose nodes never become Ready with it (awslabs/amazon-eks-ami #2712)"
+    return None
+
+
 def check_ami(release: str, cluster: KubernetesVersion) -> str | None:
     """Why nodes of that AMI release cannot join a cluster of that version; None where they can."""
     if release.startswith(f"{cluster.version}."):

@@ -90,8 +90,23 @@ class Vllm:
         # Said even where the recipe does not: the plan counted the KV cache for exactly this length.
         context = context_tokens(worker.recipe, worker.model, worker.role)
         yield from ("--max-model-len", str(context))
+        yield from self._loader(worker)
         if context > worker.model.native_context_tokens:
             yield from ("--hf-overrides", json.dumps(yarn(worker.model), separators=(",", ":")))
+
+    def _loader(self, worker: EngineWorker) -> Iterator[str]:
+        """Run:ai's model streamer, which Dynamo's vLLM image holds (ai-dynamo/dynamo #4848, which uses these flags)."""
+        weights = worker.recipe.weights
+        own = any(
+            argument.split("=")[0] == "--load-format" for argument in worker.recipe.tuning(worker.role).extra_args
+        )
+        if weights.loader == "default" or own:
+            return
+        # distributed: each rank reads its part and they exchange them, instead of each reading everything.
+        distributed = {"distributed": True} if worker.recipe.workers[worker.role].tensor_parallel > 1 else {}
+        config = {"concurrency": weights.loader_concurrency, **distributed}
+        yield from ("--load-format", "runai_streamer")
+        yield from ("--model-loader-extra-config", json.dumps(config, separators=(",", ":")))
 
     def _parallelism(self, worker: EngineWorker) -> Iterator[str]:
         pool = worker.recipe.workers[worker.role]

@@ -203,7 +203,9 @@ class Download:
     # ── progress and result ──────────────────────────────────────────────────────────────────────────────────────────
 
     def progress(self, total: int) -> Progress:
-        return Progress(self.repository / "blobs", total)
+        return Progress(
+            self.repository / "blobs", total, self.home / "progress" / self.repository.name / f"{self.revision}.json"
+        )
 
     def write_manifest(self, entries: list[dict[str, Any]]) -> None:
         """Last, and in one step: whoever sees it may trust the snapshot."""
@@ -220,10 +222,10 @@ class Download:
 
 
 class Progress:
-    """Logs how much is on disk, every few seconds, while used as a context."""
+    """Logs how much is on disk, every few seconds, while used as a context, and writes it to `told` for recipe/scripts/head.py."""
 
-    def __init__(self, blobs: Path, total: int) -> None:
-        self.blobs, self.total = blobs, total
+    def __init__(self, blobs: Path, total: int, told: Path) -> None:
+        self.blobs, self.total, self.told = blobs, total, told
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.watch, daemon=True)
 
@@ -235,12 +237,25 @@ class Progress:
 
     def watch(self) -> None:
         every = float(os.environ.get("PROGRESS_SECONDS", PROGRESS_SECONDS))
-        before = self.done()
+        first = before = self.done()
+        begun = time.monotonic()
         while not self.stop.wait(every):
             now = self.done()
-            rate = (now - before) / every / 1e6
-            say(f"{now / GB:.2f} of {self.total / GB:.2f} GB ({now / max(1, self.total):.0%}), {rate:.0f} MB/s")
+            rate = (now - before) / every
+            say(f"{now / GB:.2f} of {self.total / GB:.2f} GB ({now / max(1, self.total):.0%}), {rate / 1e6:.0f} MB/s")
+            self.tell(now, rate, (now - first) / (time.monotonic() - begun))
             before = now
+
+    def tell(self, done: int, rate: float, mean_rate: float) -> None:
+        """Bytes and bytes a second. In one step, and only a help: the download does not end because of it."""
+        content = {"done": done, "total": self.total, "rate": rate, "mean_rate": mean_rate}
+        partial = self.told.with_suffix(f".{os.getpid()}")
+        try:
+            self.told.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps(content))
+            partial.replace(self.told)
+        except OSError as error:
+            say(f"{self.told} cannot be written: {error}")
 
     def done(self) -> int:
         sizes = 0

@@ -26,6 +26,7 @@ from .rules import (
     DGD,
     FILE_SYSTEM,
     JOB,
+    LAUNCH_TEMPLATE,
     LOAD_BALANCER,
     MOUNT_TARGET,
     NAMESPACE,
@@ -944,19 +945,35 @@ class Kubernetes:
         text = json.dumps(get(graph.inputs, "spec", {}), default=str)
         if "nvidia.com/gpu" not in text:
             return d["image.small"]
-        key = "weights.load.streamed" if "runai_streamer" in text else "weights.load.default"
+        key = "weights.load.parallel" if "dynamo.trtllm" in text else "weights.load.default"
+        if "runai_streamer" in text:
+            key = "weights.load.streamed"
         namespace = self.namespace(DGD, graph.inputs)
         jobs = [j for j in self._store.of(JOB, cluster=graph.cluster) if self._job_kind(j) == "weights"]
         here = [j for j in jobs if self.namespace(JOB, j.inputs) == namespace]
         loaded = d.of_bytes(key, self._weight_bytes(here[-1]) if here else None)
-        cached = any(f.extra.get("compiled") for f in self._store.of(FILE_SYSTEM))
+        cached = "VLLM_CACHE_ROOT" in text and any(f.extra.get("compiled") for f in self._store.of(FILE_SYSTEM))
         return (
-            d["image.engine"]
+            d["image.engine.parallel" if self._pulls_in_parallel(graph) else "image.engine"]
             + loaded
             + d["engine.init"]
             + d["engine.compile.cached" if cached else "engine.compile.cold"]
             + d["engine.graphs"]
         )
+
+    def _pulls_in_parallel(self, graph: Record) -> bool:
+        """Whether the GPU nodes the graph's pods select were started with nodeadm's gate for it."""
+        selectors = [
+            get(one, "podTemplate.spec.nodeSelector", {}) for one in many(get(graph.inputs, "spec.components"))
+        ]
+        for group in self._store.of(NODE_GROUP):
+            labels = get(group.inputs, "labels", {})
+            template = self._store.find(LAUNCH_TEMPLATE, get(group.inputs, "launchTemplate.id"))
+            text = base64.b64decode(str(get(template.inputs, "userData", ""))).decode() if template else ""
+            chosen = any(one and one.items() <= labels.items() for one in selectors)
+            if chosen and many(group.inputs.get("taints")) and "FastImagePull: true" in text:
+                return True
+        return False
 
     def _settle_graph(self, graph: Record, now: float) -> None:
         extra = graph.extra
@@ -1064,6 +1081,7 @@ class Kubernetes:
         kind = self._job_kind(job)
         key = {
             "weights": "weights.download",
+            "head": "weights.head.job",
             "admission": "admission.job",
             "readiness": "readiness.job",
             "benchmark": "benchmark.job",
@@ -1076,6 +1094,12 @@ class Kubernetes:
             + extra["fault_delay"]
             + (d["weights.backoff"] if extra["fault"] == "429" else 0)
         )
+        if kind == "head" and not any(
+            self._snapshot(job) & set(fs.extra.get("weights", ())) for fs in self._mounted(job)
+        ):
+            # recipe/scripts/head.py, told how long GPU nodes take: until the download has as long to go.
+            whole = d.of_bytes("weights.download", self._weight_bytes(job))
+            seconds += max(0.0, whole - float(self._environment(job).get("LEAD_SECONDS", 0)))
         if kind == "weights" and any(
             self._snapshot(job) & set(fs.extra.get("weights", ())) for fs in self._mounted(job)
         ):

@@ -52,6 +52,12 @@ def on_base() -> Run:
     return run_program(STACK, raw, secrets={"hfToken": TOKEN})
 
 
+@pytest.fixture(scope="session")
+def overlapped() -> Run:
+    """GPU nodes start before the download ends."""
+    return run_program(STACK, changed(weights={"wait": "overlap"}))
+
+
 @pytest.fixture(scope="session", params=["run", "with_token", "with_block", "base", "on_base"])
 def every(request: pytest.FixtureRequest) -> Run:
     """Every variant, and both halves of a shared foundation."""
@@ -59,7 +65,7 @@ def every(request: pytest.FixtureRequest) -> Run:
     return run
 
 
-@pytest.fixture(scope="session", params=["run", "with_token", "with_block", "on_base"])
+@pytest.fixture(scope="session", params=["run", "with_token", "with_block", "on_base", "overlapped"])
 def model(request: pytest.FixtureRequest) -> Run:
     """Every variant that serves a model, whatever it stands on."""
     run: Run = request.getfixturevalue(request.param)

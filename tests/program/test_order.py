@@ -29,6 +29,17 @@ def test_without_the_wait_only_the_weights_are_left_out(run: Run, with_token: Ru
     assert "weights-job" in graph, "workers must never find half a snapshot"
 
 
+def test_overlapped_gpu_nodes_wait_for_the_head_of_the_download_and_the_graph_for_all_of_it(
+    run: Run, overlapped: Run
+) -> None:
+    waiting, early = (one.behind(one.named("gpu-nodes")) for one in (run, overlapped))
+    assert early - waiting >= {"head-job", "head-config"}
+    assert not {"weights-job", "weights-config"} & early, "else nothing overlaps"
+    assert {"weights-job", "head-job"} <= overlapped.behind(overlapped.named("serving-graph")), (
+        "workers must never find half a snapshot"
+    )
+
+
 @pytest.mark.parametrize("nodes", ["gpu-nodes", "cpu-nodes"])
 def test_nodes_never_lose_their_way_out_their_addons_or_their_role(each: Run, nodes: str) -> None:
     behind = each.behind(each.named(nodes))

@@ -16,6 +16,7 @@ RESOURCES = {
     "EFS driver": ("files-driver",),
     "claims": ("caches-model-claim",),
     "weights": ("weights-job",),
+    "head of the weights": ("head-job",),
     "platform": ("platform-release",),
     "dry run of the graph": ("admission-job",),
     "device plugins": ("devices-nvidia-device-plugin", "devices-aws-efa-k8s-device-plugin"),
