@@ -36,6 +36,8 @@ EDITS: Final[dict[str, Edit]] = {
     "`router.mode`": {"router.mode": "round-robin"},
     "`mode`: disagg to agg": {"mode": "agg", "workers": {"worker": {"replicas": 8, "tensor_parallel": 2}}},
     "`weights.revision`": {"weights.revision": "0" * 40},
+    "`weights.loader`": {"weights.loader": "default"},
+    "`weights.wait`": {"weights.wait": "overlap"},
     "`serving.ready_timeout_minutes`": {"serving": {"ready_timeout_minutes": 50}},
     "`storage.*_gib`": {"storage": {"model_gib": 200, "perf_gib": 60}},
     "`budget.ttl_hours`": {"budget.ttl_hours": 12},
@@ -46,6 +48,7 @@ EDITS: Final[dict[str, Edit]] = {
     "`hardware.cpu.instance_type`": {"hardware.cpu": {"instance_type": "m7i.12xlarge"}},
     "`hardware.ami_release`": {"hardware.ami_release": "1.34.9-20261001"},
     "`hardware.nic_layout`": {"hardware.nic_layout": "device1"},
+    "`hardware.parallel_pull`": {"hardware.parallel_pull": True},
     "`hardware.root_disk_gib`": {"hardware.root_disk_gib": 300},
     "`hardware.create_timeout_minutes`": {"hardware.create_timeout_minutes": 90},
     "`hardware.capacity`: on-demand to odcr": {

@@ -139,6 +139,7 @@ class Rehearsal:
             "minutes_until_gpus_gone": _rounded(found.gone_after_minutes),
             "gpu_idle_minutes": _rounded(found.idle_gpu_minutes),
             "gpu_node_idle_minutes": _rounded(found.idle_node_minutes),
+            "gpu_node_idle_minutes_before_ready": _rounded(found.idle_before_ready_node_minutes),
             "usd_idle": round(self.usd_idle(), 2),
             "usd_spent": round(usd(spent, 0, self.now), 2),
             "usd_per_hour": round(usd_per_hour(spent, self.up_end), 2),

@@ -18,6 +18,7 @@ ITEMS: Final[dict[str, str]] = {
     "FileSystem": "storage",
     "Caches": "storage",
     "Weights": "weights",
+    "WeightsHead": "weights",
     "Platform": "platform",
     "Devices": "device plugins",
     "Admission": "admission",

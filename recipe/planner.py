@@ -410,6 +410,10 @@ def _check_loading(recipe: Recipe, engine: Engine) -> list[Problem]:
     if recipe.weights.loader is not None and engine.framework != "vllm":
         reason = f"engine {recipe.engine} has no choice of loaders"
         found.append(Problem("weights.loader", recipe.weights.loader, reason, "leave it out"))
+    streams = engine.framework == "vllm" and recipe.weights.loader != "default"
+    if "loader_concurrency" in recipe.weights.model_fields_set and not streams:
+        reason = "nothing is streamed that could be read at once"
+        found.append(Problem("weights.loader_concurrency", recipe.weights.loader_concurrency, reason, "leave it out"))
     if recipe.weights.wait == "overlap" and not engine.on_gpus:
         reason = f"engine {recipe.engine} has no GPU nodes that could start before its end"
         found.append(Problem("weights.wait", "overlap", reason, "leave it out"))

@@ -70,6 +70,19 @@ def overlapped(start_for_module: StartLife) -> Recorded:
     return record(start_for_module, **{"weights.wait": False})
 
 
+@pytest.fixture(scope="module")
+def near_its_end(start_for_module: StartLife) -> Recorded:
+    return record(start_for_module, **{"weights.wait": "overlap"})
+
+
+def test_overlapped_gpu_nodes_start_near_the_downloads_end_and_the_graph_after_it(near_its_end: Recorded) -> None:
+    near_its_end.assert_made("head-job", GPU, "it says when")
+    near_its_end.assert_made("weights-job", "serving-graph", "workers load verified weights only")
+    assert near_its_end.made[GPU]["start"] < near_its_end.made["weights-job"]["end"], "else nothing overlaps"
+    ready = next(row["end"] for row in near_its_end.events if row["type"] == "node-running" and row["gpus"]) + 300
+    assert near_its_end.made["weights-job"]["end"] <= ready, "nodes at their fastest would wait for the download"
+
+
 @pytest.mark.parametrize("first", BEFORE_GPUS)
 def test_gpu_nodes_are_asked_for_only_when_what_they_need_is_there(recorded: Recorded, first: str) -> None:
     recorded.assert_made(first, GPU, "GPU nodes would be paid for while they wait")

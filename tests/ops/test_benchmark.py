@@ -9,6 +9,8 @@ import pytest
 from ops import stacks
 from ops.benchmark import Figure, measure, report, sdk_imports
 from ops.exits import CommandError
+from recipe.cold_start import STARTS
+from tests.recipe.samples import plan
 
 LOADED = "import json, sys; print(json.dumps(sorted(m for m in sys.modules if m.startswith(('pulumi_aws', 'pulumi_kubernetes')))))"
 
@@ -37,6 +39,15 @@ def test_the_report_names_machine_date_median_range_and_target() -> None:
     assert "a CPU, 2 cores" in text
     assert "2026-11-24" in text
     assert "| a thing | 2.0 s | 1.0–4.0 | ≤ 3 s | met |" in text
+
+
+def test_the_report_has_the_cold_starts_and_says_that_they_are_computed() -> None:
+    text = report([], 5, "a CPU", "2026-11-24", 0.5, [plan()])
+    section = text.partition("## Cold start (computed)")[2]
+    assert "computed, not measured" in section
+    assert section.count("| `qwen3-32b-disagg` |") == len(STARTS)
+    assert "idle GPU $ ≤ 0.25 of upstream's, from nothing: met by 0 of 1 stacks" in section, "a target missed is said"
+    assert "the same beyond boot: met by 1 of 1 stacks: qwen3-32b-disagg" in section
 
 
 def test_the_memory_measured_is_that_of_the_one_command() -> None:

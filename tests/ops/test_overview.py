@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from ops import stacks
+from ops import cold_start, stacks
 from ops.exits import BAD_INPUT
 from ops.overview import REMADE_BY, markdown, overview
 from ops.variants import GPUS, each_stack, of_stack, variants
@@ -143,3 +143,33 @@ def test_a_base_that_is_refused_does_not_hide_the_models(run: Run, folder: Path)
     found = json.loads(result.stdout)
     assert {one["stack"] for one in found if "problems" not in one} == {"good"}
     assert "an hour" in next(one for one in found if one["stack"] == "under")["problems"][0]["reason"]
+
+
+def test_the_committed_cold_starts_are_what_the_plan_says_today() -> None:
+    committed = (stacks.ROOT / "docs" / "cold-start.md").read_text(encoding="utf-8")
+    assert cold_start.markdown(cold_start.plans_of_files()) in committed, (
+        f"docs/cold-start.md is stale: {cold_start.REMADE_BY}"
+    )
+
+
+def test_cold_starts_of_one_stack_and_of_all(run: Run) -> None:
+    short, long = run("plan", STACK).stdout, run("plan", STACK, "--cold-start").stdout
+    for shown in ("Cold start: what `pulumi up` waits for (computed)", "EKS control plane", "GPU nodes are paid for "):
+        assert shown in short
+        assert shown in long
+    for more in ("weights.loader", "upstream's order", "FSx for Lustre", "pytorch/ci-infra #1033", "a GPU node needs"):
+        assert more in long
+        assert more not in short.replace("sources and upstream's order", ""), "the plan is short by default"
+    every = json.loads(run("plan", "--all", "--cold-start", "--json").stdout)
+    assert {one["stack"] for one in every} == {name for name in stacks.models() if name != "mocker-cpu"}
+    assert run("plan", "--all", "--cold-start", "--set", "weights.wait=false").exit_code == BAD_INPUT
+
+
+def test_the_path_in_json_has_money_sources_and_what_is_paid_for(run: Run) -> None:
+    computed = json.loads(run("plan", STACK, "--json").stdout)["computed"]
+    path = {step["step"]: step for step in computed["critical_path"]}
+    assert computed["usd_to_first_token"] == pytest.approx(sum(step["usd"] for step in path.values()), abs=0.06)
+    assert path["workers"]["billed"][0].startswith("GPU nodes")
+    assert path["GPU nodes"]["assumed"]
+    assert set(path["EKS control plane"]["durations"]) <= set(computed["sources"])
+    assert computed["gpu_idle_usd"] == computed["starts"][0]["ours"]["gpu_idle_usd"]

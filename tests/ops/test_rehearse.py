@@ -23,6 +23,7 @@ from ops.exits import BAD_INPUT, FAILED, INTERRUPTED, MISSING, OK
 from ops.planning import planned
 from ops.rehearsal_view import Watcher
 from ops.spans import GPUS_PAID, gpus, spans
+from recipe import catalogue
 from recipe.timeline import timeline
 from rehearsal.cloud import rules
 from rehearsal.engine import Engine
@@ -291,6 +292,12 @@ def test_a_rehearsal_goes_up_and_back_to_nothing_and_says_what_it_would_have_cos
     computed = timeline(plan()).minutes_to_first_token
     assert data["minutes_to_ready"] == pytest.approx(computed, rel=0.02), (
         "the plan's arithmetic follows the same durations"
+    )
+    idle = timeline(plan()).gpu_idle
+    assert idle is not None
+    until_ready = idle.seconds - catalogue.duration("readiness.job").seconds
+    assert data["gpu_node_idle_minutes_before_ready"] == pytest.approx(2 * until_ready / 60, rel=0.02), (
+        "and so do its idle GPU minutes, of both nodes"
     )
     assert data["minutes_until_gpus_gone"] < data["minutes_destroy"], "GPUs go first"
     assert data["gpu_idle_minutes"] > 0
