@@ -171,29 +171,29 @@ def compared_rows(plans: Iterable[Plan]) -> Iterator[tuple[str, ...]]:
 
 def verdicts(plans: Sequence[Plan]) -> tuple[str, ...]:
     """The targets of issue 8, and which stacks meet them: of all idle GPU time, and beyond the nodes' own boot."""
-    ratios = {plan.stack: one for plan in plans for one in compare(plan) if one.start == "nothing"}
-    shares = {plan.stack: one for plan in plans for one in compare(plan) if one.start == "base"}
+    found = [(plan.stack, one) for plan in plans for one in compare(plan)]
+    nothing = [(stack, one) for stack, one in found if one.start == "nothing"]
+    base = [(stack, one) for stack, one in found if one.start == "base"]
 
-    def line(what: str, met: list[str], of: dict[str, Compared]) -> str:
+    def line(what: str, values: Iterable[tuple[str, float]], most: float) -> str:
+        rows = list(values)
+        met = [stack for stack, value in rows if value <= most]
         names = f": {', '.join(met)}" if met else ""
-        return f"{what}: met by {len(met)} of {len(of)} stacks{names}"
+        return f"{what}: met by {len(met)} of {len(rows)} stacks{names}"
 
-    return tuple(
-        line(text, [name for name, one in found.items() if judge(one)], found)
-        for text, found, judge in (
-            (
-                f"idle GPU $ ≤ {QUARTER} of upstream's, from nothing",
-                ratios,
-                lambda one: one.ratio(beyond_boot=False) <= QUARTER,
-            ),
-            ("the same beyond boot", ratios, lambda one: one.ratio(beyond_boot=True) <= QUARTER),
-            (
-                f"share of the way with idle GPUs ≤ {MOST_SHARE:.0%}, from a base",
-                shares,
-                lambda one: one.share(beyond_boot=False) <= MOST_SHARE,
-            ),
-            ("the same beyond boot", shares, lambda one: one.share(beyond_boot=True) <= MOST_SHARE),
-        )
+    return (
+        line(
+            f"idle GPU $ ≤ {QUARTER} of upstream's, from nothing",
+            ((stack, one.ratio(beyond_boot=False)) for stack, one in nothing),
+            QUARTER,
+        ),
+        line("the same beyond boot", ((stack, one.ratio(beyond_boot=True)) for stack, one in nothing), QUARTER),
+        line(
+            f"share of the way with idle GPUs ≤ {MOST_SHARE:.0%}, from a base",
+            ((stack, one.share(beyond_boot=False)) for stack, one in base),
+            MOST_SHARE,
+        ),
+        line("the same beyond boot", ((stack, one.share(beyond_boot=True)) for stack, one in base), MOST_SHARE),
     )
 
 

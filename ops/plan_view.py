@@ -17,6 +17,7 @@ from ops.plan_data import efa_per_node
 from ops.resources import rooms
 from ops.variants import Variant
 from recipe import catalogue
+from recipe.cold_start import node_holders
 from recipe.config import Role
 from recipe.errors import RecipeError
 from recipe.plan import BasePlan, CostLine, FoundationPlan, GpuPool, Plan
@@ -318,10 +319,10 @@ def _path(plan: Plan, *, whole: bool) -> Iterator[RenderableType]:
         keys = dict.fromkeys(key for step in found.critical_path for key in step.rows)
         for key in keys:
             if key in catalogue.DURATIONS:
-                row = catalogue.duration(key)
-                mark = "~ " if row.assumption else ""
-                yield Text(f"{mark}{key}: {found.seconds_by_row[key]:.0f} s, {row.source}", style="dim")
-        for need in cold_start.node_holders(plan):
+                known = catalogue.duration(key)
+                mark = "~ " if known.assumption else ""
+                yield Text(f"{mark}{key}: {found.seconds_by_row[key]:.0f} s, {known.source}", style="dim")
+        for need in node_holders(plan):
             yield Text(f"a GPU node needs {need}", style="dim")
 
 

@@ -99,12 +99,13 @@ def plan_all(settings: list[str], *, as_json: bool, as_markdown: bool, manifests
 def cold_starts(*, as_json: bool, as_markdown: bool, emit: Emit) -> None:
     """Every stack with GPU nodes as its file is: its cold starts, ours beside upstream's order."""
     from ops import cold_start
+    from recipe.cold_start import compare
 
     plans = cold_start.plans_of_files()
     if as_json:
         emit(
             [
-                {"stack": plan.stack, "starts": [cold_start.compared_data(one) for one in cold_start.compare(plan)]}
+                {"stack": plan.stack, "starts": [cold_start.compared_data(one) for one in compare(plan)]}
                 for plan in plans
             ]
         )
