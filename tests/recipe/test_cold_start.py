@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import base64
 import itertools
+from typing import Any
 
 import pytest
 
 from ops.variants import each_stack
 from recipe import catalogue
 from recipe.cold_start import MOST_SHARE, QUARTER, compare, extra_idle_when_slow, knobs, node_holders, storages
+from recipe.errors import RecipeError
 from recipe.plan import Plan
 from recipe.timeline import Course, timeline
-from tests.recipe.samples import gpu_pool, plan
+from tests.recipe.samples import MOCKER, gpu_pool, plan
 from tests.recipe.test_timeline import big
 
 BROKEN = "1.34.7-20260512"
@@ -117,3 +119,30 @@ def test_fsx_reads_faster_only_when_it_is_large_and_costs_by_the_hour(made: Plan
 def test_what_a_gpu_node_needs_before_a_worker_names_its_plugins(made: Plan) -> None:
     named = " ".join(node_holders(made))
     assert all(chart.release in named for chart in made.devices)
+
+
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("weights.loader", {"engine": "trtllm", "weights__loader": "streamed"}),
+        ("weights.loader_concurrency", {"engine": "trtllm", "weights__loader_concurrency": 32}),
+        ("weights.loader_concurrency", {"weights__loader": "default", "weights__loader_concurrency": 32}),
+        ("weights.wait", MOCKER | {"weights__wait": "overlap", "hardware__gpu": ...}),
+    ],
+)
+def test_a_word_about_loading_that_would_change_nothing_is_refused(path: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError) as refused:
+        plan(**changes)
+    assert path in [problem.path for problem in refused.value.problems]
+
+
+def test_reads_at_once_and_the_ranks_share_are_said_to_the_streamer() -> None:
+    text = str(plan(weights__loader_concurrency=32).objects.graph)
+    assert '{"concurrency":32,"distributed":true}' in text
+    single = plan(
+        workers__decode__tensor_parallel=1,
+        engine_tuning__context_length=8192,
+        hardware__gpu="h200",
+        budget__usd_per_hour=500,
+    )
+    assert '{"concurrency":16}' in str(single.objects.graph), "one rank has nobody to share with"

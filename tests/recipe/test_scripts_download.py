@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from recipe.names import digest
+from recipe.scripts import head
 from recipe.weights import PACKAGES_MOUNT, REQUIREMENTS, WEIGHT_FILES, snapshot_path
 from tests.recipe.samples import plan
 from tests.recipe.scripts_support import Ended, Reply, Request, Server, run_job, serve
@@ -127,6 +128,19 @@ def test_every_file_of_the_commit_is_there_and_written_down(tmp_path: Path, pack
     written = {entry["path"]: entry for entry in json.loads(manifest.read_text())["files"]}
     assert written["model-00001.safetensors"]["sha256"] == hashlib.sha256(WEIGHTS).hexdigest()
     assert set(written) == set(FILES)
+
+
+def test_how_far_it_is_stands_where_the_head_job_reads_it(tmp_path: Path, packages: Path) -> None:
+    hub = Hub()
+    hub.early["GET model-00001.safetensors"] = [Reply(503), Reply(503), Reply(503)]  # so that it takes a moment
+    ended, _ = download(tmp_path, packages, hub, PROGRESS_SECONDS="0.02")
+    assert ended.code == 0, ended.log
+    folder = "models--" + MODEL.replace("/", "--")
+    progress = head.read(tmp_path / "cache" / "progress" / folder / f"{REVISION}.json")
+    assert progress is not None, "GPU nodes would never be asked for"
+    assert progress["total"] == sum(map(len, FILES.values()))
+    assert 0 <= progress["done"] <= progress["total"]
+    head.left_seconds(progress)
 
 
 def test_a_second_run_compares_sizes_and_asks_nobody(tmp_path: Path, packages: Path) -> None:
