@@ -8,7 +8,7 @@ WANTED = { echo "$(CURDIR)"; cat $(PINS); }
 # A caller's flags and settings must not change what the tests see.
 PYTEST := $(PY) -m pytest
 
-.PHONY: help setup engine control-plane serving browser lint format test test-cluster test-serving test-all chaos rehearse benchmark lock lock-serving clean
+.PHONY: help setup engine control-plane serving tuning tuning-figures browser lint format test test-cluster test-serving test-all chaos rehearse benchmark lock lock-serving lock-tuning clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ control-plane: setup ## build Kubernetes' API server, controllers and scheduler,
 serving: setup ## set up Dynamo's frontend and mock engine in an environment of their own (1.3 GB, about 2 minutes, the first time)
 	@$(PY) -m rehearsal.serving
 
+tuning: setup ## set up NVIDIA's layout search in an environment of its own (0.8 GB, about a minute, the first time)
+	@$(PY) -m rehearsal.tuning
+
 browser: ## Debian's chromium for the one test that opens a page, where root and apt can install it
 	@if command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null; then exit 0; fi; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
@@ -69,7 +72,7 @@ test-cluster: control-plane ## what is rendered, on a real control plane with pr
 test-serving: serving ## of these, what runs Dynamo's own frontend and router with mock engines
 	@$(PYTEST) tests/serving
 
-test-all: lint engine control-plane serving browser ## every tier there is
+test-all: lint engine control-plane serving tuning browser ## every tier there is
 	@$(PYTEST)
 
 chaos: engine ## kill the engine at every place, and every fault, on the pretend cloud (a quarter of an hour on 2 cores); writes docs/chaos.md
@@ -81,6 +84,9 @@ rehearse: setup ## run the whole life of STACK on the real engine against a pret
 benchmark: engine control-plane ## measure plan, preview, rehearsal and control plane (20 minutes); writes docs/benchmarks.md
 	@$(PY) -m ops.benchmark
 
+tuning-figures: tuning ## search every model x GPU x traffic and write docs/tuning-figures.md (20 minutes; what was asked before is kept)
+	@$(PY) -m ops tune --all --write docs/tuning-figures.md
+
 lock: setup ## pin the newest fitting version of what requirements*.txt bring along
 	@work=$$(mktemp -d) && trap 'rm -rf "$$work"' EXIT && $(PY) -m venv "$$work" && \
 	"$$work"/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-dev.txt && \
@@ -89,6 +95,9 @@ lock: setup ## pin the newest fitting version of what requirements*.txt bring al
 
 lock-serving: setup ## pin the newest fitting version of what rehearsal/serving/requirements.in brings along
 	@$(PY) -m rehearsal.lock rehearsal/serving/requirements.in rehearsal/serving/requirements.lock
+
+lock-tuning: setup ## the same of rehearsal/tuning/requirements.in
+	@$(PY) -m rehearsal.lock rehearsal/tuning/requirements.in rehearsal/tuning/requirements.lock
 
 clean: ## remove .venv and the tools' caches (a built engine stays: see `python -m rehearsal.engine --help`)
 	@rm -rf .venv .cache .hypothesis .pytest_cache

@@ -32,7 +32,7 @@ def main(source: Path, target: Path) -> None:
         (work / "prefer.txt").write_text(_pins(target), encoding="utf-8")
         lines = _compiled(work, alone, "--no-deps")
         lines += _compiled(work, [line for line in wanted if line not in alone])
-    header = f"# Made from {source.name} by `make lock-serving`. Wheels for Linux, CPython {', '.join(_PYTHONS)}.\n"
+    header = f"# Made from {source.name} by `make lock-{target.parent.name}`. Wheels for Linux, CPython {', '.join(_PYTHONS)}.\n"
     target.write_text(header + "\n".join(sorted(lines)) + "\n", encoding="utf-8")
     sys.stdout.write(f"{target}: {len(lines)} packages\n")
 

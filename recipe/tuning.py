@@ -1,0 +1,405 @@
+"""Layouts by search, the pure part: what is asked, what was found, which layouts follow, which of them the Plan accepts, and the best.
+
+The search itself (aiconfigurator, NVIDIA's performance database) runs elsewhere (`ops.tune_tool`); here is nothing but its answer. It lists
+single workers: for each shape and batch size how many requests a second, TTFT, ITL. Layouts are put together from them as the tool does it
+(`picking.py` of 0.12.0): prefill and decode pools are matched by rate, each with the tool's own loss factors.
+
+Every number here is a prediction. Nothing was measured on a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final, Literal, cast
+
+from recipe.config import Base, Frozen, Mode, Recipe, Role, Router, Tuning, WorkerPool, parse
+from recipe.errors import RecipeError
+from recipe.plan import Plan
+from recipe.planner import make_plan
+
+Backend = Literal["vllm", "trtllm"]
+
+
+class Question(Frozen):
+    """What the search is asked. The answer is kept under all of it."""
+
+    model: str
+    backend: Backend
+    system: str
+    """The tool's name of the GPU: h200_sxm."""
+    gpus: int
+    isl: int
+    osl: int
+    ttft_ms: float
+    itl_ms: float
+    kv_cache_dtype: Literal["auto", "fp8"]
+
+
+class Shape(Frozen):
+    """Parallelism of a worker. `gpus` includes what we do not have (pipelines), so that such rows can be told."""
+
+    tp: int
+    dp: int
+    ep: int
+    gpus: int
+
+    def __str__(self) -> str:
+        dp = f" DP{self.dp}" if self.dp > 1 else ""
+        return f"TP{self.tp}{dp}" + (f" EP{self.ep}" if self.ep > 1 else "")
+
+
+class Worker(Shape):
+    """One worker at one batch size, by the tool's estimate. Each copy of the attention layers (dp) has `batch` requests."""
+
+    batch: int
+    ttft_ms: float
+    itl_ms: float
+    requests_per_s: float
+    concurrency: float
+    memory_gb: float
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(tp=self.tp, dp=self.dp, ep=self.ep, gpus=self.gpus)
+
+
+class FreePool(Shape):
+    batch: int
+    replicas: int
+
+
+class Free(Frozen):
+    """What the tool itself would take, whether our Plan accepts it or not. Tokens/s/GPU of all GPUs asked for."""
+
+    tokens_per_s_gpu: float
+    ttft_ms: float
+    itl_ms: float
+    pools: dict[Role, FreePool]
+
+
+class Factors(Frozen):
+    """The tool's losses: pools that wait for each other, and prompts that queue."""
+
+    prefill: float
+    decode: float
+    ttft: float
+
+
+class Answer(Frozen):
+    """Everything the search looked at."""
+
+    tool: str
+    version: str
+    """Of the engine that the performance database is about."""
+    free: dict[Mode, Free]
+    failed: dict[Mode, str]
+    agg: tuple[Worker, ...]
+    prefill: tuple[Worker, ...]
+    decode: tuple[Worker, ...]
+    factors: Factors = Factors(prefill=0.9, decode=0.92, ttft=1.8)
+    seconds: float
+    memory_mib: int
+
+    def optimum(self) -> tuple[Mode, Free] | None:
+        """The better of both modes; None where the tool finds nothing within the limits."""
+        return max(self.free.items(), key=lambda item: item[1].tokens_per_s_gpu, default=None)
+
+
+class Pool(Frozen):
+    """Workers of one role in a layout."""
+
+    replicas: int
+    shape: Shape
+    batch: int
+    """Requests in one step, for each copy of the attention layers."""
+
+    def __str__(self) -> str:
+        return f"{self.replicas} x {self.shape}"
+
+
+class Layout(Frozen):
+    """A layout with what is predicted of it at these batch sizes, under full load."""
+
+    mode: Mode
+    pools: dict[Role, Pool]
+    ttft_ms: float
+    itl_ms: float
+    tokens_per_s_gpu: float
+    concurrency: float
+
+    def __str__(self) -> str:
+        return f"{self.mode} " + " + ".join(
+            str(pool) if role == "worker" else f"{pool} {role}" for role, pool in self.pools.items()
+        )
+
+
+# ── layouts ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def layouts(question: Question, answer: Answer, shapes: dict[Role, Shape] | None = None) -> list[Layout]:
+    """Every layout within the limits on the GPUs asked for, the best first: tokens/s/GPU, then lower ITL, then fewer workers.
+
+    `shapes`: only layouts whose roles have exactly these.
+    """
+    found = [*_agg(question, answer, shapes), *_disagg(question, answer, shapes)]
+    return sorted(found, key=lambda one: (-round(one.tokens_per_s_gpu, 3), one.itl_ms, _workers(one)))
+
+
+def _workers(layout: Layout) -> int:
+    return sum(pool.replicas for pool in layout.pools.values())
+
+
+def _agg(question: Question, answer: Answer, shapes: dict[Role, Shape] | None) -> Iterator[Layout]:
+    if shapes is not None and set(shapes) != {"worker"}:
+        return
+    for row in answer.agg:
+        replicas = question.gpus // row.gpus
+        if not replicas or (shapes and row.shape != shapes["worker"]):
+            continue
+        if row.ttft_ms > question.ttft_ms or row.itl_ms > question.itl_ms:
+            continue
+        yield Layout(
+            mode="agg",
+            pools={"worker": Pool(replicas=replicas, shape=row.shape, batch=row.batch)},
+            ttft_ms=row.ttft_ms,
+            itl_ms=row.itl_ms,
+            tokens_per_s_gpu=row.requests_per_s * question.osl * replicas / question.gpus,
+            concurrency=row.concurrency * replicas,
+        )
+
+
+def _disagg(question: Question, answer: Answer, shapes: dict[Role, Shape] | None) -> Iterator[Layout]:
+    if shapes is not None and set(shapes) != {"prefill", "decode"}:
+        return
+    factors = answer.factors
+    prefills = [row for row in answer.prefill if row.ttft_ms * factors.ttft < question.ttft_ms]
+    decodes: dict[Shape, list[Worker]] = {}
+    for row in answer.decode:
+        if row.itl_ms < question.itl_ms:
+            decodes.setdefault(row.shape, []).append(row)
+    for prefill in prefills:
+        if shapes and prefill.shape != shapes["prefill"]:
+            continue
+        for shape, rows in decodes.items():
+            if shapes and shape != shapes["decode"]:
+                continue
+            rows = sorted(rows, key=lambda row: row.itl_ms)
+            for first, second in _counts(question.gpus, prefill.gpus, shape.gpus):
+                yield _matched(question, factors, (prefill, first), (rows, second))
+
+
+def _counts(gpus: int, prefill: int, decode: int) -> Iterator[tuple[int, int]]:
+    """Worker counts that leave no room for another worker of either kind."""
+    for first in range(1, gpus // prefill + 1):
+        second = (gpus - first * prefill) // decode
+        if second and (gpus - first * prefill - second * decode) < prefill:
+            yield first, second
+
+
+def _matched(
+    question: Question, factors: Factors, prefill: tuple[Worker, int], decode: tuple[Sequence[Worker], int]
+) -> Layout:
+    """Both pools at the rate of the slower one; of the batch sizes that keep it, the one with the lowest ITL."""
+    (first, first_count), (rows, second_count) = prefill, decode
+    limit = first.requests_per_s * first_count * factors.prefill
+
+    def rate(row: Worker) -> float:
+        return min(limit, row.requests_per_s * second_count * factors.decode)
+
+    highest = max(map(rate, rows))
+    second = next(row for row in rows if rate(row) >= highest)
+    return Layout(
+        mode="disagg",
+        pools={
+            "prefill": Pool(replicas=first_count, shape=first.shape, batch=first.batch),
+            "decode": Pool(replicas=second_count, shape=second.shape, batch=second.batch),
+        },
+        ttft_ms=first.ttft_ms * factors.ttft,
+        itl_ms=second.itl_ms,
+        tokens_per_s_gpu=highest * question.osl / question.gpus,
+        concurrency=second.concurrency * second_count,
+    )
+
+
+def shapes_of(recipe: Recipe) -> dict[Role, Shape]:
+    """Parallelism of each pool of a recipe, as the tool counts it (a dense model has no experts to spread)."""
+    return {
+        role: Shape(tp=pool.tensor_parallel, dp=pool.data_parallel, ep=pool.expert_parallel, gpus=pool.gpus)
+        for role, pool in recipe.workers.items()
+    }
+
+
+def of_recipe(question: Question, answer: Answer, recipe: Recipe) -> Layout | None:
+    """A recipe's own layout, as many times as the GPUs hold it, at its best batch sizes within the limits. None: it cannot keep them."""
+    gpus = sum(pool.replicas * pool.gpus for pool in recipe.workers.values())
+    times = question.gpus // gpus
+    if not times:
+        return None
+    wanted = {role: pool.replicas * times for role, pool in recipe.workers.items()}
+    return next((one for one in _fixed(question, answer, recipe) if _replicas(one) == wanted), None)
+
+
+def _fixed(question: Question, answer: Answer, recipe: Recipe) -> list[Layout]:
+    shapes = shapes_of(recipe)
+    if recipe.mode == "agg":
+        found = layouts(question, answer, shapes)
+        times = question.gpus // recipe.workers["worker"].gpus
+        replicas = recipe.workers["worker"].replicas
+        times -= times % replicas
+        return [one.model_copy(update={"pools": {"worker": one.pools["worker"].model_copy(update={"replicas": times})}}) for one in found]
+    # Not only counts that fill the GPUs: a recipe may leave some of its nodes unused.
+    times = question.gpus // sum(pool.replicas * pool.gpus for pool in recipe.workers.values())
+    counts = {role: pool.replicas * times for role, pool in recipe.workers.items()}
+    found = []
+    for prefill in answer.prefill:
+        rows = sorted(
+            (row for row in answer.decode if row.shape == shapes["decode"] and row.itl_ms < question.itl_ms),
+            key=lambda row: row.itl_ms,
+        )
+        if prefill.shape != shapes["prefill"] or prefill.ttft_ms * answer.factors.ttft >= question.ttft_ms or not rows:
+            continue
+        found.append(
+            _matched(question, answer.factors, (prefill, counts["prefill"]), (rows, counts["decode"]))
+        )
+    return sorted(found, key=lambda one: -one.tokens_per_s_gpu)
+
+
+def _replicas(layout: Layout) -> dict[Role, int]:
+    return {role: pool.replicas for role, pool in layout.pools.items()}
+
+
+# ── what the Plan accepts ────────────────────────────────────────────────────────────────────────────────────────────
+
+_MEMORY_GIB: Final = {1: 224, 2: 320, 4: 600, 8: 1200}
+"""Memory of a worker by its GPUs, so that eight, four, two or one fill a node of 2 TiB (the recipes' own: 256 to 320, and 600 for four)."""
+_SHARED_GIB: Final = 80
+_LESS_FRACTION: Final = 0.9
+_ROUND: Final = 1024
+_LADDER: Final = (131_072, 65_536, 40_960, 32_768, 24_576, 16_384, 8192)
+
+
+class Accepted(Frozen):
+    """A layout that the Plan takes, as a recipe."""
+
+    layout: Layout
+    recipe: Recipe
+    plan: Plan
+
+
+def first_accepted(
+    stack: str, base: Recipe, question: Question, found: Sequence[Layout], foundation: Base | None = None, *, many: int = 1
+) -> tuple[list[Accepted], dict[str, str]]:
+    """The best `many` layouts that the Plan accepts for `stack`, and why better ones were not taken (the first reason of each layout)."""
+    accepted: list[Accepted] = []
+    refused: dict[str, str] = {}
+    tried: set[str] = set()
+    for layout in found:
+        if str(layout) in tried:
+            continue
+        one = accept(stack, base, question, layout, foundation)
+        if isinstance(one, Accepted):
+            accepted.append(one)
+            tried.add(str(layout))
+            if len(accepted) == many:
+                break
+        else:
+            refused.setdefault(str(layout), one)
+    return accepted, refused
+
+
+def accept(stack: str, base: Recipe, question: Question, layout: Layout, foundation: Base | None = None) -> Accepted | str:
+    """The layout as a recipe with the longest context that fits, or why the Plan takes none."""
+    reason = ""
+    for fraction in dict.fromkeys((base.engine_tuning.gpu_memory_fraction or _LESS_FRACTION, _LESS_FRACTION)):
+        for context in contexts(base, question):
+            recipe = tuned(base, question, layout, context, fraction)
+            try:
+                parse(recipe.model_dump(mode="json", exclude_unset=True))
+                plan = make_plan(stack, recipe, placeholders=True, base=foundation)
+            except RecipeError as error:
+                reason = error.problems[0].reason
+                continue
+            if short := _too_little(question, layout, plan):
+                reason = short
+                continue
+            return Accepted(layout=layout, recipe=_with_budget(recipe, plan), plan=plan)
+    return reason
+
+
+def contexts(base: Recipe, question: Question) -> list[int]:
+    """Context lengths to try, longest first: the recipe's own at most, the question's at least."""
+    least = math.ceil((question.isl + question.osl) / _ROUND) * _ROUND
+    most = max(base.engine_tuning.context_length or least, least)
+    return list(dict.fromkeys([most, *(one for one in _LADDER if least < one < most), least]))
+
+
+def _too_little(question: Question, layout: Layout, plan: Plan) -> str | None:
+    """The plan's own arithmetic of the KV cache against what the batch needs; the tool counts memory differently."""
+    for worker in plan.workers:
+        pool = layout.pools[worker.role]
+        tokens = question.isl if worker.role == "prefill" else question.isl + question.osl
+        need = pool.batch * pool.shape.dp * tokens
+        if need > worker.kv_cache_tokens:
+            return f"{worker.role}: {pool.batch} requests need a KV cache of {need:,} tokens, {worker.kv_cache_tokens:,} fit"
+    return None
+
+
+def _with_budget(recipe: Recipe, plan: Plan) -> Recipe:
+    cost = plan.cost.usd_per_hour
+    if cost <= recipe.budget.usd_per_hour < _NO_CAP:
+        return recipe
+    return recipe.model_copy(
+        update={"budget": recipe.budget.model_copy(update={"usd_per_hour": float(math.ceil(cost / 10 + 0.5) * 10)})}
+    )
+
+
+_NO_CAP: Final = 100_000.0
+
+
+def tuned(base: Recipe, question: Question, layout: Layout, context: int, fraction: float) -> Recipe:
+    """`base` with another layout. What the search does not know (scheduling, storage, access) stays as it is."""
+    common = base.engine_tuning
+    whole_prompts = base.engine == "trtllm" and not common.chunked_prefill
+    update: dict[str, object] = {"context_length": context, "gpu_memory_fraction": fraction, "max_batch_size": None}
+    update["max_batch_tokens"] = context if whole_prompts else common.max_batch_tokens
+    trace = shares_prefixes(question)
+    if trace:
+        update["prefix_caching"] = True
+    if layout.mode == "disagg" and base.engine == "trtllm":
+        update["async_scheduling"] = None  # only decode workers of TensorRT-LLM may have it
+    common = common.model_copy(update=update)
+    workers: dict[Role, WorkerPool] = {}
+    for role, pool in layout.pools.items():
+        own: dict[str, object] = {"max_batch_size": max(pool.batch, 1)}
+        if role == "decode":
+            own["prefix_caching"] = False
+            if base.engine == "trtllm":
+                own["async_scheduling"] = True
+        workers[role] = WorkerPool(
+            replicas=pool.replicas,
+            tensor_parallel=cast("Literal[1, 2, 4, 8]", pool.shape.tp),
+            data_parallel=cast("Literal[1, 2, 4, 8]", pool.shape.dp),
+            expert_parallel=cast("Literal[1, 2, 4, 8]", pool.shape.ep),
+            memory_gib=_MEMORY_GIB.get(pool.shape.gpus, 1200),
+            shared_memory_gib=_SHARED_GIB,
+            tuning=Tuning.model_validate(own),
+        )
+    router = Router(mode="kv") if trace else base.router
+    return base.model_copy(
+        update={
+            "mode": layout.mode,
+            "workers": workers,
+            "engine_tuning": common,
+            "router": router,
+            "budget": base.budget.model_copy(update={"usd_per_hour": _NO_CAP - 1}),
+        }
+    )
+
+
+LONG_SHARED: Final = 8192
+"""Prompts from this length on are taken for conversations, whose beginnings are shared: they get prefix caching and the KV router."""
+
+
+def shares_prefixes(question: Question) -> bool:
+    return question.isl >= LONG_SHARED
