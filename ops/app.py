@@ -571,3 +571,61 @@ def sweep(
     if as_json:
         _emit(sweeping.as_data(found))
     raise typer.Exit(OK if found.clean else FAILED)
+
+
+@app.command(epilog=EPILOG)
+@command
+def tune(
+    stack: Annotated[str | None, typer.Argument(help="Stack whose model, engine and other settings are kept.")] = None,
+    ttft: Annotated[float, typer.Option(min=1, metavar="MS", help="Most milliseconds to the first token.")] = 2000,
+    itl: Annotated[float, typer.Option(min=1, metavar="MS", help="Most milliseconds between two tokens.")] = 30,
+    isl: Annotated[int | None, typer.Option(min=16, help="Prompt, tokens (4000 unless --trace).")] = None,
+    osl: Annotated[int | None, typer.Option(min=2, help="Answer, tokens (500 unless --trace).")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trace in the Mooncake format: its mean lengths are searched for, and the best are replayed.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, max=64, help="GPUs. Unset: as many as the stack's workers use.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="h100, h200 or b200. Unset: the stack's own.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the new stack. Unset: STACK-tuned.")] = None,
+    settings: Settings = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Every shipped model on every GPU for both kinds of traffic; rewrites the shipped tuned stacks.")
+    ] = False,
+    to: Annotated[Path | None, typer.Option("--write", metavar="FILE", help="With --all: also write the table as Markdown.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+) -> None:
+    """Search for the layout with the most tokens per GPU within limits, keep what the plan accepts, and write it as a stack of its own.
+
+    Everything is predicted (aiconfigurator's performance database); nothing is measured and no cloud is asked. The search is set up once
+    (0.8 GB) and works offline from then on; answers are kept.
+    """
+    from ops import tuning
+    from ops.tuning_view import markdown, show_found
+
+    if every == (stack is not None) or (to is not None and not every):
+        raise CommandError("name a stack, or give --all", "python -m ops tune --help", BAD_INPUT)
+    if gpu is not None and gpu not in tuning.GPUS:
+        raise CommandError(f"{gpu} is no GPU of the catalogue", f"one of {', '.join(tuning.GPUS)}", BAD_INPUT)
+    if trace is not None and (isl or osl):
+        raise CommandError("--trace says the lengths, and so do --isl and --osl", "leave one of them out", BAD_INPUT)
+    if every:
+        rows = tuning.tune_all(_say)
+        if to is not None:
+            to.write_text(markdown(rows), encoding="utf-8")
+        if as_json:
+            _emit([row.model_dump(mode="json") for row in rows])
+        else:
+            typer.echo(markdown(rows), nl=False)
+        return
+    assert stack is not None
+    if trace is not None:
+        traffic = tuning.trace_lengths(trace, trace.name, ttft, itl)
+    else:
+        traffic = tuning.Traffic("fixed", isl or tuning.FIXED.isl, osl or tuning.FIXED.osl, ttft, itl)
+    found, path = tuning.tune_one(stack, traffic, _say, gpu=gpu, gpus=gpus, name=name, settings=settings, trace=trace)
+    if as_json:
+        _emit(tuning.as_data(found, path))
+    else:
+        show_found(found, path)
+    if path is None:
+        raise typer.Exit(FAILED)

@@ -13,7 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Final, Literal, cast
 
-from recipe.config import Base, Frozen, Mode, Recipe, Role, Router, Tuning, WorkerPool, parse
+from recipe.config import Base, Frozen, Mode, Recipe, Role, Router, Tuning, WorkerPool
 from recipe.errors import RecipeError
 from recipe.plan import Plan
 from recipe.planner import make_plan
@@ -146,6 +146,10 @@ def layouts(question: Question, answer: Answer, shapes: dict[Role, Shape] | None
     return sorted(found, key=lambda one: (-round(one.tokens_per_s_gpu, 3), one.itl_ms, _workers(one)))
 
 
+_CLOSE: Final = 0.9
+"""Share of the highest rate below which a smaller batch is not worth a look."""
+
+
 def _workers(layout: Layout) -> int:
     return sum(pool.replicas for pool in layout.pools.values())
 
@@ -186,7 +190,7 @@ def _disagg(question: Question, answer: Answer, shapes: dict[Role, Shape] | None
                 continue
             rows = sorted(rows, key=lambda row: row.itl_ms)
             for first, second in _counts(question.gpus, prefill.gpus, shape.gpus):
-                yield _matched(question, factors, (prefill, first), (rows, second))
+                yield from _matched(question, factors, (prefill, first), (rows, second))
 
 
 def _counts(gpus: int, prefill: int, decode: int) -> Iterator[tuple[int, int]]:
@@ -199,8 +203,9 @@ def _counts(gpus: int, prefill: int, decode: int) -> Iterator[tuple[int, int]]:
 
 def _matched(
     question: Question, factors: Factors, prefill: tuple[Worker, int], decode: tuple[Sequence[Worker], int]
-) -> Layout:
-    """Both pools at the rate of the slower one; of the batch sizes that keep it, the one with the lowest ITL."""
+) -> Iterator[Layout]:
+    """Both pools at the rate of the slower one. Of the batch sizes that keep the highest rate, the one with the lowest ITL; then smaller ones
+    that come close, for where the KV cache is too small. `rows` by rising ITL."""
     (first, first_count), (rows, second_count) = prefill, decode
     limit = first.requests_per_s * first_count * factors.prefill
 
@@ -208,18 +213,22 @@ def _matched(
         return min(limit, row.requests_per_s * second_count * factors.decode)
 
     highest = max(map(rate, rows))
-    second = next(row for row in rows if rate(row) >= highest)
-    return Layout(
-        mode="disagg",
-        pools={
-            "prefill": Pool(replicas=first_count, shape=first.shape, batch=first.batch),
-            "decode": Pool(replicas=second_count, shape=second.shape, batch=second.batch),
-        },
-        ttft_ms=first.ttft_ms * factors.ttft,
-        itl_ms=second.itl_ms,
-        tokens_per_s_gpu=highest * question.osl / question.gpus,
-        concurrency=second.concurrency * second_count,
-    )
+    for second in rows:
+        if rate(second) < highest * _CLOSE:
+            continue
+        yield Layout(
+            mode="disagg",
+            pools={
+                "prefill": Pool(replicas=first_count, shape=first.shape, batch=first.batch),
+                "decode": Pool(replicas=second_count, shape=second.shape, batch=second.batch),
+            },
+            ttft_ms=first.ttft_ms * factors.ttft,
+            itl_ms=second.itl_ms,
+            tokens_per_s_gpu=rate(second) * question.osl / question.gpus,
+            concurrency=second.concurrency * second_count,
+        )
+        if rate(second) >= highest:
+            return  # a larger batch only raises ITL
 
 
 def shapes_of(recipe: Recipe) -> dict[Role, Shape]:
@@ -259,9 +268,7 @@ def _fixed(question: Question, answer: Answer, recipe: Recipe) -> list[Layout]:
         )
         if prefill.shape != shapes["prefill"] or prefill.ttft_ms * answer.factors.ttft >= question.ttft_ms or not rows:
             continue
-        found.append(
-            _matched(question, answer.factors, (prefill, counts["prefill"]), (rows, counts["decode"]))
-        )
+        found += _matched(question, answer.factors, (prefill, counts["prefill"]), (rows, counts["decode"]))
     return sorted(found, key=lambda one: -one.tokens_per_s_gpu)
 
 
@@ -274,7 +281,8 @@ def _replicas(layout: Layout) -> dict[Role, int]:
 _MEMORY_GIB: Final = {1: 224, 2: 320, 4: 600, 8: 1200}
 """Memory of a worker by its GPUs, so that eight, four, two or one fill a node of 2 TiB (the recipes' own: 256 to 320, and 600 for four)."""
 _SHARED_GIB: Final = 80
-_LESS_FRACTION: Final = 0.9
+_FRACTIONS: Final = (0.9, 0.92)
+"""Of GPU memory, tried after the recipe's own: the engines' default, and a little more where a batch misses by a hair."""
 _ROUND: Final = 1024
 _LADDER: Final = (131_072, 65_536, 40_960, 32_768, 24_576, 16_384, 8192)
 
@@ -308,50 +316,57 @@ def first_accepted(
     return accepted, refused
 
 
-def accept(stack: str, base: Recipe, question: Question, layout: Layout, foundation: Base | None = None) -> Accepted | str:
+def accept(
+    stack: str, base: Recipe, question: Question, layout: Layout, foundation: Base | None = None
+) -> Accepted | str:
     """The layout as a recipe with the longest context that fits, or why the Plan takes none."""
     reason = ""
-    for fraction in dict.fromkeys((base.engine_tuning.gpu_memory_fraction or _LESS_FRACTION, _LESS_FRACTION)):
+    for fraction in dict.fromkeys((base.engine_tuning.gpu_memory_fraction or _FRACTIONS[0], *_FRACTIONS)):
         for context in contexts(base, question):
             recipe = tuned(base, question, layout, context, fraction)
             try:
-                parse(recipe.model_dump(mode="json", exclude_unset=True))
                 plan = make_plan(stack, recipe, placeholders=True, base=foundation)
             except RecipeError as error:
                 reason = error.problems[0].reason
                 continue
             if short := _too_little(question, layout, plan):
                 reason = short
-                continue
-            return Accepted(layout=layout, recipe=_with_budget(recipe, plan), plan=plan)
+                break  # the length of a request changes nothing of what fits
+            return Accepted(layout=layout, recipe=_with_budget(base, recipe, plan), plan=plan)
     return reason
 
 
 def contexts(base: Recipe, question: Question) -> list[int]:
     """Context lengths to try, longest first: the recipe's own at most, the question's at least."""
     least = math.ceil((question.isl + question.osl) / _ROUND) * _ROUND
-    most = max(base.engine_tuning.context_length or least, least)
+    wanted = _LADDER[0] if shares_prefixes(question) else least  # a trace's mean says little of its longest prompts
+    most = max(base.engine_tuning.context_length or least, wanted)
     return list(dict.fromkeys([most, *(one for one in _LADDER if least < one < most), least]))
 
 
 def _too_little(question: Question, layout: Layout, plan: Plan) -> str | None:
-    """The plan's own arithmetic of the KV cache against what the batch needs; the tool counts memory differently."""
+    """The plan's own arithmetic of the KV cache against what the batch needs; the tool counts memory differently.
+
+    Requests are at different points of their answers, so half an answer each is what they hold on average.
+    """
     for worker in plan.workers:
         pool = layout.pools[worker.role]
-        tokens = question.isl if worker.role == "prefill" else question.isl + question.osl
+        tokens = question.isl + (0 if worker.role == "prefill" else question.osl // 2)
         need = pool.batch * pool.shape.dp * tokens
         if need > worker.kv_cache_tokens:
-            return f"{worker.role}: {pool.batch} requests need a KV cache of {need:,} tokens, {worker.kv_cache_tokens:,} fit"
+            return (
+                f"{worker.role}: {pool.batch * pool.shape.dp} requests of {tokens:,} tokens need a KV cache of {need:,}, "
+                f"{worker.kv_cache_tokens:,} fit"
+            )
     return None
 
 
-def _with_budget(recipe: Recipe, plan: Plan) -> Recipe:
-    cost = plan.cost.usd_per_hour
-    if cost <= recipe.budget.usd_per_hour < _NO_CAP:
-        return recipe
-    return recipe.model_copy(
-        update={"budget": recipe.budget.model_copy(update={"usd_per_hour": float(math.ceil(cost / 10 + 0.5) * 10)})}
-    )
+def _with_budget(base: Recipe, recipe: Recipe, plan: Plan) -> Recipe:
+    """The base's cap where it is enough, else the next ten dollars with some room."""
+    cost, cap = plan.cost.usd_per_hour, base.budget.usd_per_hour
+    if not cost < cap < cost * 1.25:
+        cap = float(math.ceil(cost * 1.05 / 10) * 10)
+    return recipe.model_copy(update={"budget": base.budget.model_copy(update={"usd_per_hour": cap})})
 
 
 _NO_CAP: Final = 100_000.0
@@ -360,15 +375,19 @@ _NO_CAP: Final = 100_000.0
 def tuned(base: Recipe, question: Question, layout: Layout, context: int, fraction: float) -> Recipe:
     """`base` with another layout. What the search does not know (scheduling, storage, access) stays as it is."""
     common = base.engine_tuning
-    whole_prompts = base.engine == "trtllm" and not common.chunked_prefill
-    update: dict[str, object] = {"context_length": context, "gpu_memory_fraction": fraction, "max_batch_size": None}
-    update["max_batch_tokens"] = context if whole_prompts else common.max_batch_tokens
     trace = shares_prefixes(question)
+    update: dict[str, object] = {"context_length": context, "gpu_memory_fraction": fraction, "max_batch_size": None}
     if trace:
         update["prefix_caching"] = True
+        if base.engine == "trtllm":
+            update["chunked_prefill"] = True  # a step as large as the longest prompt would take the memory of the KV cache
+    if base.engine == "trtllm":
+        step = math.ceil(question.isl / _ROUND) * _ROUND
+        update["max_batch_tokens"] = max(common.max_batch_tokens or 0, step if trace or common.chunked_prefill else context)
     if layout.mode == "disagg" and base.engine == "trtllm":
         update["async_scheduling"] = None  # only decode workers of TensorRT-LLM may have it
     common = common.model_copy(update=update)
+    step_tokens = common.max_batch_tokens or 0
     workers: dict[Role, WorkerPool] = {}
     for role, pool in layout.pools.items():
         own: dict[str, object] = {"max_batch_size": max(pool.batch, 1)}
@@ -376,6 +395,8 @@ def tuned(base: Recipe, question: Question, layout: Layout, context: int, fracti
             own["prefix_caching"] = False
             if base.engine == "trtllm":
                 own["async_scheduling"] = True
+        if role == "prefill" and pool.batch > 1:
+            own["max_batch_tokens"] = max(math.ceil(pool.batch * question.isl / _ROUND) * _ROUND, step_tokens)
         workers[role] = WorkerPool(
             replicas=pool.replicas,
             tensor_parallel=cast("Literal[1, 2, 4, 8]", pool.shape.tp),
@@ -392,7 +413,7 @@ def tuned(base: Recipe, question: Question, layout: Layout, context: int, fracti
             "workers": workers,
             "engine_tuning": common,
             "router": router,
-            "budget": base.budget.model_copy(update={"usd_per_hour": _NO_CAP - 1}),
+            "budget": base.budget.model_copy(update={"usd_per_hour": _NO_CAP}),
         }
     )
 

@@ -1,0 +1,275 @@
+"""`ops tune`: a question about a stack, the search, the layouts the Plan accepts, and what is written of the best."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from ops import stacks, tune_tool
+from ops.exits import BAD_INPUT, FAILED, CommandError
+from ops.tune_file import text
+from recipe.config import Base, Recipe, parse
+from recipe.predictions import Judged, Prediction, Replayed, read, replaced, write
+from recipe.stack_file import read_base
+from recipe.tuning import Accepted, Answer, Backend, Question, first_accepted, layouts, of_recipe
+
+Say = Callable[[str], None]
+
+GPUS: Final = ("h100", "h200", "b200")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Lengths in tokens, limits in ms."""
+
+    name: str
+    isl: int
+    osl: int
+    ttft_ms: float
+    itl_ms: float
+
+
+FIXED: Final = Traffic("fixed", 4000, 500, 2000, 30)
+TRACE: Final = Traffic("trace", 12000, 343, 5000, 30)
+"""Means of the published conversation trace (facts: simulation.md, section 5)."""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A model of ours: the stack that a tuned one takes everything else from, GPUs, and the names of its layouts."""
+
+    base: str
+    gpus: int
+    recipes: tuple[str, ...]
+    name: str
+
+
+SHIPPED: Final = (
+    Shipped("qwen3-32b-disagg", 16, ("qwen3-32b-agg", "qwen3-32b-disagg"), "qwen3-32b"),
+    Shipped("qwen3-32b-fp8-disagg", 8, ("qwen3-32b-fp8-agg", "qwen3-32b-fp8-disagg"), "qwen3-32b-fp8"),
+    Shipped("qwen3-235b-a22b-fp8-agg", 16, ("qwen3-235b-a22b-fp8-agg",), "qwen3-235b-a22b-fp8"),
+)
+"""235B disagg has an FP8 KV cache and a layout of 16 GPUs whose KV is not comparable with the agg recipe's; the question has one type."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """A row of the table, and the recipe behind its tuned layout; None where the Plan takes no layout within the limits."""
+
+    row: Prediction
+    accepted: Accepted | None
+    more: tuple[Accepted, ...]
+    answer: Answer
+
+
+def load(stack: str, settings: list[str]) -> tuple[Recipe, Base | None]:
+    """A stack's recipe, and the base it is on."""
+    file = stacks.load(stack)
+    recipe = parse(stacks.with_settings(file.raw, settings), f"stacks/{file.path.name}")
+    return recipe, read_base(recipe, file.path.parent)
+
+
+def question_of(recipe: Recipe, gpu: str, gpus: int, traffic: Traffic) -> Question:
+    """What to ask about a recipe. Raises CommandError for an engine that the search knows nothing of."""
+    if recipe.engine not in ("vllm", "trtllm"):
+        raise CommandError(f"engine {recipe.engine} has no performance to search", "name a stack on GPUs", BAD_INPUT)
+    backend: Backend = recipe.engine
+    return Question(
+        model=recipe.model,
+        backend=backend,
+        system=f"{gpu}_sxm",
+        gpus=gpus,
+        isl=traffic.isl,
+        osl=traffic.osl,
+        ttft_ms=traffic.ttft_ms,
+        itl_ms=traffic.itl_ms,
+        kv_cache_dtype="fp8" if recipe.engine_tuning.kv_cache_dtype == "fp8" else "auto",
+    )
+
+
+def search(
+    base_stack: str,
+    recipes: tuple[str, ...],
+    gpu: str,
+    gpus: int | None,
+    traffic: Traffic,
+    say: Say,
+    *,
+    name: str,
+    many: int = 1,
+    settings: list[str] | None = None,
+) -> Found:
+    """Ask, judge the shipped layouts, and find the best that the Plan accepts."""
+    recipe, foundation = load(base_stack, [*(settings or []), f"hardware.gpu={gpu}", "hardware.instance_type="])
+    own_gpus = sum(pool.replicas * pool.gpus for pool in recipe.workers.values())
+    question = question_of(recipe, gpu, gpus or own_gpus, traffic)
+    answer = tune_tool.ask(question, say)
+    if answer.failed and not answer.free:
+        raise CommandError(f"the search found nothing: {'; '.join(answer.failed.values())}", "looser limits", FAILED)
+    judged, outside = [], []
+    for stack in recipes:
+        layout = of_recipe(question, answer, load(stack, [])[0])
+        if layout:
+            judged.append(Judged(stack=stack, tuned=False, layout=layout))
+        else:
+            outside.append(stack)
+    accepted, refused = first_accepted(name, recipe, question, layouts(question, answer), foundation, many=many)
+    best = accepted[0] if accepted else None
+    if best:
+        judged.append(Judged(stack=name, tuned=True, layout=best.layout))
+    row = Prediction(
+        gpu=gpu,
+        traffic=traffic.name,
+        question=question,
+        judged=tuple(judged),
+        out_of_limits=tuple(outside),
+        optimum={mode: free.tokens_per_s_gpu for mode, free in answer.free.items()},
+        optimum_layout={
+            mode: " + ".join(f"{pool.replicas} x {pool} batch {pool.batch}" for pool in free.pools.values())
+            for mode, free in answer.free.items()
+        },
+        tool=answer.tool,
+        database=f"{question.backend} {answer.version}",
+        refused=dict(list(refused.items())[:5]),
+        on=datetime.now(UTC).date(),
+        machine=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        seconds=answer.seconds,
+        memory_mib=answer.memory_mib,
+    )
+    return Found(row, best, tuple(accepted[1:]), answer)
+
+
+def trace_lengths(path: Path, name: str, ttft_ms: float, itl_ms: float) -> Traffic:
+    """Mean lengths of a trace in the Mooncake format (one JSON object per line). Raises CommandError."""
+    inputs: list[int] = []
+    outputs: list[int] = []
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    request = json.loads(line)
+                    inputs.append(int(request["input_length"]))
+                    outputs.append(int(request["output_length"]))
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read: {error.strerror}", "name a trace file", BAD_INPUT) from None
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"line {number} of {path} is no request: {error!r}"
+        raise CommandError(reason, "one object per line with input_length and output_length", BAD_INPUT) from None
+    if not inputs:
+        raise CommandError(f"{path} has no request in it", "name a trace file", BAD_INPUT)
+    return Traffic(name, round(sum(inputs) / len(inputs)), round(sum(outputs) / len(outputs)), ttft_ms, itl_ms)
+
+
+def tune_one(
+    stack: str,
+    traffic: Traffic,
+    say: Say,
+    *,
+    gpu: str | None = None,
+    gpus: int | None = None,
+    name: str | None = None,
+    settings: list[str] | None = None,
+    trace: Path | None = None,
+) -> tuple[Found, Path | None]:
+    """One stack: search, replay the best against the trace where there is one, write the file and its row."""
+    recipe, _ = load(stack, settings or [])
+    gpu = gpu or recipe.hardware.gpu
+    if gpu is None:
+        raise CommandError(f"{stack} names no GPU", f"--gpu {'|'.join(GPUS)}", BAD_INPUT)
+    shipped = next((one for one in SHIPPED if stack in one.recipes), None)
+    recipes = shipped.recipes if shipped else (stack,)
+    name = name or f"{stack}-tuned"
+    found = search(stack, recipes, gpu, gpus, traffic, say, name=name, many=3, settings=settings)
+    if found.accepted is None:
+        return found, None
+    if trace is not None:
+        found = replayed(found, name, trace, say)
+    assert found.accepted is not None
+    path = write_file(name, found.accepted, [found.row], stack)
+    write(replaced(read(), found.row))
+    return found, path
+
+
+def replayed(found: Found, name: str, trace: Path, say: Say) -> Found:
+    """The candidates in the order of what an offline replay of the trace gives, router in the loop: goodput, then TTFT.
+
+    Where the replay cannot be run the search's own order stands, and that is said.
+    """
+    from rehearsal.errors import SetupError
+    from rehearsal.serving.replay import Limits, Trace, replay
+
+    assert found.accepted is not None
+    question = found.row.question
+    traffic, limits = Trace(trace.read_text(encoding="utf-8"), trace.name), Limits(question.ttft_ms, question.itl_ms)
+    ranked: list[tuple[tuple[float, float], Accepted]] = []
+    results: dict[str, Replayed] = {}
+    for one in (found.accepted, *found.more):
+        try:
+            say(f"replaying {trace.name} against {one.layout}")
+            result = replay(one.plan, traffic, limits, say=say)
+        except SetupError as error:
+            say(f"not replayed: {error}")
+            return found
+        ranked.append(((-(result.goodput_share or 0.0), result.ttft_ms), one))
+        results[str(one.layout)] = Replayed.of(result)
+    ranked.sort(key=lambda pair: pair[0])
+    (_, best), *others = ranked
+    kept = tuple(one for one in found.row.judged if not one.tuned)
+    judged = (*kept, Judged(stack=name, tuned=True, layout=best.layout))
+    row = found.row.model_copy(update={"judged": judged, "replays": results})
+    return Found(row, best, tuple(one for _, one in others), found.answer)
+
+
+def write_file(name: str, accepted: Accepted, rows: list[Prediction], base: str) -> Path:
+    """The stack file, beside the others."""
+    path = stacks.FOLDER / f"Pulumi.{name}.yaml"
+    path.write_text(text(name, accepted.recipe, accepted.plan, rows, base), encoding="utf-8")
+    return path
+
+
+def tune_all(say: Say) -> tuple[Prediction, ...]:
+    """Every model, GPU and traffic that is shipped: files, table. One file where one layout is right for several GPUs."""
+    rows: list[Prediction] = []
+    for shipped in SHIPPED:
+        for traffic in (FIXED, TRACE):
+            for gpu in GPUS:
+                middle = "-tuned" if traffic is FIXED else "-tuned-trace"
+                name = f"{shipped.name}{middle}-{gpu}"
+                found = search(shipped.base, shipped.recipes, gpu, shipped.gpus, traffic, say, name=name)
+                rows.append(found.row)
+                if found.accepted:
+                    write_file(name, found.accepted, [found.row], shipped.base)
+    write(tuple(rows))
+    return tuple(rows)
+
+
+# ── shown ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def as_data(found: Found, path: Path | None) -> dict[str, Any]:
+    """For --json."""
+    return {
+        "predicted": True,
+        "file": str(path) if path else None,
+        "row": found.row.model_dump(mode="json"),
+        "next_best": [one.layout.model_dump(mode="json") for one in found.more],
+    }
+
+
+def ratio(row: Prediction) -> tuple[float | None, float | None]:
+    """Tuned against the best recipe, and against the free optimum."""
+    if row.tuned is None:
+        return None, None
+    value = row.tuned.layout.tokens_per_s_gpu
+    return (value / row.recipe.layout.tokens_per_s_gpu if row.recipe else None), (value / row.best if row.best else None)
+
+
+def newest(rows: tuple[Prediction, ...]) -> date:
+    """Day of the newest row."""
+    return max(row.on for row in rows)
