@@ -582,16 +582,28 @@ def tune(
     isl: Annotated[int | None, typer.Option(min=16, help="Prompt, tokens (4000 unless --trace).")] = None,
     osl: Annotated[int | None, typer.Option(min=2, help="Answer, tokens (500 unless --trace).")] = None,
     trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Trace in the Mooncake format: its mean lengths are searched for, and the best are replayed.")
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Trace in the Mooncake format: its mean lengths are searched for, and the best are replayed.",
+        ),
     ] = None,
-    gpus: Annotated[int | None, typer.Option(min=1, max=64, help="GPUs. Unset: as many as the stack's workers use.")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(min=1, max=64, help="GPUs. Unset: as many as the stack's workers use.")
+    ] = None,
     gpu: Annotated[str | None, typer.Option(help="h100, h200 or b200. Unset: the stack's own.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the new stack. Unset: STACK-tuned.")] = None,
     settings: Settings = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Every shipped model on every GPU for both kinds of traffic; rewrites the shipped tuned stacks.")
+        bool,
+        typer.Option(
+            "--all",
+            help="Every shipped model on every GPU for both kinds of traffic; rewrites the shipped tuned stacks.",
+        ),
     ] = False,
-    to: Annotated[Path | None, typer.Option("--write", metavar="FILE", help="With --all: also write the table as Markdown.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--write", metavar="FILE", help="With --all: also write the table as Markdown.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Search for the layout with the most tokens per GPU within limits, keep what the plan accepts, and write it as a stack of its own.

@@ -156,6 +156,7 @@ def _details(one: Data) -> Iterator[str]:
     if one["recipe_keys"]:
         yield f"- recipe keys that differ: {', '.join(_code(key) for key in one['recipe_keys'])}"
     yield from (f"- {_plain(line)}" for line in _figures(one))
+    yield from _predicted(one)
     yield from (f"- new warning: {_plain(warning)}" for warning in one["new_warnings"])
     yield from (f"- warning gone: {_plain(warning)}" for warning in one["gone_warnings"])
     if one["status"] == "changed":
@@ -169,6 +170,27 @@ def _details(one: Data) -> Iterator[str]:
             if (more := len(resource["fields"]) - _FIELDS_SHOWN) > 0:
                 yield f"  - and {more} more fields"
     yield "\n</details>"
+
+
+def _predicted(one: Data) -> Iterator[str]:
+    """Recipe beside tuned, by whom, and what that does not know; nothing where the layout was never judged."""
+    found = one.get("predicted") or {}
+    if not found:
+        return
+    yield ""
+    yield "Predicted, not measured, under full load within the limits:"
+    yield ""
+    yield "| traffic, limits in ms | stack | layout | TTFT ms | ITL ms | tokens/s/GPU | goodput req/s | $ per million output tokens |"
+    yield "|---|---|---|---:|---:|---:|---:|---:|"
+    for row in found["rows"]:
+        name = f"{row['stack']}{' (tuned)' if row['tuned'] else ''}{', this layout' if row['own'] else ''}"
+        figures = ("ttft_ms", "itl_ms", "tokens_per_s_gpu", "goodput_per_s", "usd_per_million_tokens")
+        cells = (row["traffic"], name, row["layout"], *(_number(row[key]) for key in figures))
+        yield f"| {' | '.join(_plain(cell) for cell in cells)} |"
+    yield ""
+    yield from (f"- by {_plain(source)}" for source in dict.fromkeys(row["source"] for row in found["rows"]))
+    yield from (f"- {_plain(gap)}" for gap in found["gaps"])
+    yield ""
 
 
 def _values(field: Data) -> str:

@@ -37,6 +37,11 @@ FIGURES: Final = {
     "$ an hour": "usd_per_hour",
     "$ for its TTL": "usd_for_ttl",
     "minutes to first token (computed)": "computed.minutes_to_first_token",
+    "TTFT, ms (predicted)": "predicted.own.ttft_ms",
+    "ITL, ms (predicted)": "predicted.own.itl_ms",
+    "output tokens/s/GPU (predicted)": "predicted.own.tokens_per_s_gpu",
+    "goodput, requests/s (predicted)": "predicted.own.goodput_per_s",
+    "$ per million output tokens (predicted)": "predicted.own.usd_per_million_tokens",
 }
 """What a reader sees first, by the key in `ops plan --json`. A revision whose plan has no such key shows none."""
 _SHOWN_VALUE: Final = 200
@@ -363,6 +368,7 @@ def _stack(
         "recipe_keys": keys,
         "gives_up": [f"{one.name} is {one.what}: {one.lost}" for one in found.values() if one.guarded],
         "figures": figures,
+        "predicted": (plan_after or {}).get("predicted") or {},
         "nodes": [_nodes(plan_before), _nodes(plan_after)],
         "new_warnings": sorted(said[1] - said[0]),
         "gone_warnings": sorted(said[0] - said[1]) if plan_after and not problems else [],

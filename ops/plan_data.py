@@ -12,6 +12,7 @@ from recipe.config import Base, Recipe
 from recipe.errors import Problem, RecipeError
 from recipe.plan import BasePlan, NodePool, Plan
 from recipe.planner import make_plan
+from recipe.predictions import gaps, of_plan
 from recipe.timeline import timeline
 from recipe.timeline import warnings as timeline_warnings
 
@@ -59,12 +60,26 @@ def as_data(plan: Plan | BasePlan, fixes: dict[str, str], today: date) -> dict[s
         "efa_per_node": efa_per_node(plan),
         "gpu": plan.recipe.hardware.gpu,
         "computed": _computed(plan),
+        "predicted": predicted(plan),
         "workers": [pool.model_dump(mode="json") for pool in plan.workers],
         "images": plan.images,
         "model": plan.model.model_dump(mode="json"),
         "gpu_pool": _pool(gpu) | {"nics": [nic.model_dump(mode="json") for nic in gpu.nics]} if gpu else None,
         "base": {"stack": base.stack, "usd_per_hour": base.cost.usd_per_hour} if base else None,
     } | _foundation_data(plan, fixes, today)
+
+
+def predicted(plan: Plan) -> dict[str, Any]:
+    """What NVIDIA's search tool predicted of this layout and of those beside it. `own` is its first traffic; empty where none was judged."""
+    rows = of_plan(plan)
+    if not rows:
+        return {}
+    own = next(row for row in rows if row.own)
+    return {
+        "own": own.model_dump(mode="json"),
+        "rows": [row.model_dump(mode="json") for row in rows],
+        "gaps": list(gaps(plan)),
+    }
 
 
 def _foundation_data(plan: Plan | BasePlan, fixes: dict[str, str], today: date) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from recipe.cold_start import node_holders
 from recipe.config import Role
 from recipe.errors import RecipeError
 from recipe.plan import BasePlan, CostLine, FoundationPlan, GpuPool, Plan
+from recipe.predictions import Shown, gaps, of_plan
 from recipe.timeline import timeline
 
 STYLES: Final[dict[Role, str]] = {"worker": "green", "prefill": "cyan", "decode": "magenta"}
@@ -66,6 +67,8 @@ def _sections(
     if isinstance(plan, Plan):
         yield from _section("Caches, on EFS", _caches(plan))
     yield from _section("Cost", *_cost(plan))
+    if isinstance(plan, Plan) and (rows := of_plan(plan)):
+        yield from _section("Predicted, not measured: under full load within the limits", *predicted(rows, gaps(plan)))
     if isinstance(plan, Plan) and plan.base:
         yield Text(beside(plan.base), style="bold")
     if isinstance(plan, Plan):
@@ -92,6 +95,30 @@ def beside(base: BasePlan) -> str:
         f"beside it stack {base.stack}, its base: ${base.cost.usd_per_hour:,.2f} an hour, once for all stacks on it (python -m ops plan {base.stack}); "
         "weights that are on it already are neither downloaded nor written again"
     )
+
+
+def predicted(rows: Sequence[Shown], weak: Sequence[str]) -> Iterator[RenderableType]:
+    """Recipe beside tuned, for each traffic that was asked about; then where it comes from and what it does not know."""
+    figures = ("TTFT ms", "ITL ms", "tokens/s/GPU", "goodput req/s", "$/M tokens out")
+    table = _table("traffic, limits in ms", "stack", "layout", *figures, right=figures)
+    traffic = ""
+    for row in rows:
+        name = f"{row.stack}{' (tuned)' if row.tuned else ''}{', this layout' if row.own else ''}"
+        usd = "-" if row.usd_per_million_tokens is None else f"{row.usd_per_million_tokens:,.2f}"
+        cells = (
+            f"{row.ttft_ms:.0f}",
+            f"{row.itl_ms:.1f}",
+            f"{row.tokens_per_s_gpu:,.1f}",
+            f"{row.goodput_per_s:,.2f}",
+            usd,
+        )
+        table.add_row("" if row.traffic == traffic else row.traffic, name, row.layout, *cells)
+        traffic = row.traffic
+    yield table
+    for source in dict.fromkeys(row.source for row in rows):
+        yield Text(f"by {source}", style="dim")
+    for gap in weak:
+        yield Text(f"! {gap}", style="yellow")
 
 
 def _section(title: str, *body: RenderableType) -> Iterator[RenderableType]:

@@ -14,12 +14,31 @@ from recipe.predictions import KNOWN_GAPS, Prediction
 
 _WIDTH: Final = 125
 _COMMENTS: Final = {
-    "    model:": "",
-    "      context_length:": "prompt + answer, tokens: the longest that fits this layout",
-    "      gpu_memory_fraction:": "vLLM: of the whole GPU; TensorRT-LLM: of what is free after loading",
-    "      max_batch_tokens:": "tokens in one step",
+    "replicas": "workers of this role",
+    "tensor_parallel": "GPUs the layers of a worker are split over",
+    "data_parallel": "copies of the attention layers in a worker, each with requests of its own",
+    "expert_parallel": "GPUs a worker's whole experts are spread over",
+    "max_batch_size": "requests in one step (of each copy): from the answer. More is more throughput and a higher inter-token latency",
+    "context_length": "prompt + answer, tokens: the longest that the recipe has or the traffic wants, and that fits",
+    "gpu_memory_fraction": "vLLM: of the whole GPU; TensorRT-LLM: of what is free after loading",
+    "max_batch_tokens": "tokens in one step",
+    "prefix_caching": "shared prefixes are computed once; decode workers get their KV cache from prefill",
+    "usd_per_hour": "the plan is refused above it",
+    "gpu": "what the search was about: on another GPU the prediction is of nothing",
 }
-_ORDER: Final = ("model", "engine", "mode", "workers", "engine_tuning", "router", "hardware", "storage", "weights", "serving")
+"""By key, said where it first stands."""
+_ORDER: Final = (
+    "model",
+    "engine",
+    "mode",
+    "workers",
+    "engine_tuning",
+    "router",
+    "hardware",
+    "storage",
+    "weights",
+    "serving",
+)
 _REST: Final = ("budget", "access")
 
 
@@ -50,13 +69,23 @@ def _head(stack: str, plan: Plan, rows: list[Prediction], base: str) -> Iterator
     yield f"#   {'':30} {'tokens/s/GPU':>12} {'TTFT ms':>8} {'ITL ms':>7}"
     for row in rows:
         assert row.tuned is not None
-        for name, one in ((f"{row.gpu}: this", row.tuned), (f"{row.gpu}: {row.recipe.stack}" if row.recipe else "", row.recipe)):
+        for name, one in (
+            (f"{row.gpu}: this", row.tuned),
+            (f"{row.gpu}: {row.recipe.stack}" if row.recipe else "", row.recipe),
+        ):
             if one:
                 layout = one.layout
                 yield f"#   {name:30} {layout.tokens_per_s_gpu:12.1f} {layout.ttft_ms:8.0f} {layout.itl_ms:7.1f}"
         if not row.recipe:
             yield f"#   {row.gpu}: no shipped layout keeps these limits"
         yield f"#   {row.gpu + ': best of a free search':30} {row.best:12.1f}"
+    for row in rows:
+        for layout, one in row.replays.items():
+            goodput = "" if one.goodput_share is None else f", goodput {one.goodput_share:.0%}"
+            yield from _wrapped(
+                f"Replayed offline with the router in the loop ({one.tool}), {row.gpu}: {layout}: TTFT {one.ttft_ms:.0f} ms, p99 {one.ttft_p99_ms:.0f}, "
+                f"ITL {one.itl_ms or 0:.1f} ms, prefix reuse {one.prefix_reuse:.0%}{goodput}. Predicted as well."
+            )
     yield "#"
     if gap := first.gap():
         yield from _wrapped(f"Known gaps: {gap}; {'; '.join(KNOWN_GAPS)}. docs/tuning.md says more.")
@@ -87,7 +116,7 @@ def _body(recipe: Recipe) -> Iterator[str]:
     yield "config:"
     yield f"  {PROJECT}:{RECIPE_KEY}:"
     named = [*_ORDER, *sorted(set(data) - {*_ORDER, *_REST}), *_REST]
-    blank = False
+    blank, said = False, set[str]()
     for key in named:
         if key not in data:
             continue
@@ -96,9 +125,10 @@ def _body(recipe: Recipe) -> Iterator[str]:
             yield ""
         blank = len(lines) > 1
         for line in lines:
-            full = f"    {line}"
-            comment = next((note for start, note in _COMMENTS.items() if note and full.startswith(start)), "")
-            yield full + (f" # {comment}" if comment else "")
+            name = line.strip().partition(":")[0]
+            comment = _COMMENTS.get(name) if name not in said else None
+            said.add(name)
+            yield f"    {line}{f' # {comment}' if comment else ''}"
 
 
 def _data(recipe: Recipe) -> dict[str, Any]:

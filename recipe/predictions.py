@@ -12,7 +12,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from recipe.catalogue import DYNAMO_DEFAULT, versions
+from pydantic import Field
+
+from recipe.catalogue import DYNAMO_DEFAULT, gpu_instance, versions
 from recipe.config import Frozen, Recipe, Role
 from recipe.plan import Plan
 from recipe.tuning import Layout, Question, Shape
@@ -62,9 +64,9 @@ class Prediction(Frozen):
     tool: str
     database: str
     """Engine and version that the performance database was measured with."""
-    refused: dict[str, str] = {}
+    refused: dict[str, str] = Field(default_factory=dict)
     """Better layouts that the Plan does not take, and why."""
-    replays: dict[str, Replayed] = {}
+    replays: dict[str, Replayed] = Field(default_factory=dict)
     """By layout, where a trace was given."""
     on: date
     machine: str
@@ -106,8 +108,9 @@ KNOWN_GAPS: Final = (
 )
 
 
-def read(path: Path = FILE) -> tuple[Prediction, ...]:
+def read() -> tuple[Prediction, ...]:
     """The table; empty where there is none."""
+    path = FILE
     return _read(path, path.stat().st_mtime_ns) if path.exists() else ()
 
 
@@ -116,12 +119,12 @@ def _read(path: Path, _changed: int) -> tuple[Prediction, ...]:
     return tuple(Prediction.model_validate(row) for row in json.loads(path.read_text(encoding="utf-8")))
 
 
-def write(rows: tuple[Prediction, ...], path: Path = FILE) -> None:
+def write(rows: tuple[Prediction, ...]) -> None:
     """Sorted, one value per line: a diff shows what changed."""
     data: list[dict[str, Any]] = [
         row.model_dump(mode="json") for row in sorted(rows, key=lambda row: (row.question.model, row.traffic, row.gpu))
     ]
-    path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    FILE.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def replaced(rows: tuple[Prediction, ...], new: Prediction) -> tuple[Prediction, ...]:
@@ -168,9 +171,10 @@ def of_plan(plan: Plan, rows: tuple[Prediction, ...] | None = None) -> tuple[Sho
         question = row.question
         if (question.model, question.backend, row.gpu) != (plan.model.id, plan.recipe.engine, gpu):
             continue
-        own = next((one for one in row.judged if is_of(one.layout, plan.recipe)), None)
-        if own is None:
+        same = [one for one in row.judged if is_of(one.layout, plan.recipe)]
+        if not same:
             continue
+        own = next((one for one in same if one.stack == plan.stack), same[0])
         best = row.recipe
         beside = [one for one in row.judged if one is own or one.tuned or one is best]
         found += [_shown(plan, row, one, own=one is own) for one in beside]
@@ -198,8 +202,6 @@ def _shown(plan: Plan, row: Prediction, one: Judged, *, own: bool) -> Shown:
 
 
 def _per_node(plan: Plan) -> int:
-    from recipe.catalogue import gpu_instance
-
     return gpu_instance(plan.gpu_pool.instance_type).gpus if plan.gpu_pool else 0
 
 

@@ -168,7 +168,8 @@ def _agg(question: Question, answer: Answer, shapes: dict[Role, Shape] | None) -
             pools={"worker": Pool(replicas=replicas, shape=row.shape, batch=row.batch)},
             ttft_ms=row.ttft_ms,
             itl_ms=row.itl_ms,
-            tokens_per_s_gpu=row.requests_per_s * question.osl * replicas / question.gpus,
+            # The tool counts the first token of an answer for disagg and not for agg.
+            tokens_per_s_gpu=row.requests_per_s * (question.osl - 1) * replicas / question.gpus,
             concurrency=row.concurrency * replicas,
         )
 
@@ -256,7 +257,10 @@ def _fixed(question: Question, answer: Answer, recipe: Recipe) -> list[Layout]:
         times = question.gpus // recipe.workers["worker"].gpus
         replicas = recipe.workers["worker"].replicas
         times -= times % replicas
-        return [one.model_copy(update={"pools": {"worker": one.pools["worker"].model_copy(update={"replicas": times})}}) for one in found]
+        return [
+            one.model_copy(update={"pools": {"worker": one.pools["worker"].model_copy(update={"replicas": times})}})
+            for one in found
+        ]
     # Not only counts that fill the GPUs: a recipe may leave some of its nodes unused.
     times = question.gpus // sum(pool.replicas * pool.gpus for pool in recipe.workers.values())
     counts = {role: pool.replicas * times for role, pool in recipe.workers.items()}
@@ -280,7 +284,8 @@ def _replicas(layout: Layout) -> dict[Role, int]:
 
 _MEMORY_GIB: Final = {1: 224, 2: 320, 4: 600, 8: 1200}
 """Memory of a worker by its GPUs, so that eight, four, two or one fill a node of 2 TiB (the recipes' own: 256 to 320, and 600 for four)."""
-_SHARED_GIB: Final = 80
+_BESIDE_SHARED_GIB: Final = 144
+"""Of it, what is left beside /dev/shm at the least (EFA wants 128)."""
 _FRACTIONS: Final = (0.9, 0.92)
 """Of GPU memory, tried after the recipe's own: the engines' default, and a little more where a batch misses by a hair."""
 _ROUND: Final = 1024
@@ -296,7 +301,13 @@ class Accepted(Frozen):
 
 
 def first_accepted(
-    stack: str, base: Recipe, question: Question, found: Sequence[Layout], foundation: Base | None = None, *, many: int = 1
+    stack: str,
+    base: Recipe,
+    question: Question,
+    found: Sequence[Layout],
+    foundation: Base | None = None,
+    *,
+    many: int = 1,
 ) -> tuple[list[Accepted], dict[str, str]]:
     """The best `many` layouts that the Plan accepts for `stack`, and why better ones were not taken (the first reason of each layout)."""
     accepted: list[Accepted] = []
@@ -380,15 +391,20 @@ def tuned(base: Recipe, question: Question, layout: Layout, context: int, fracti
     if trace:
         update["prefix_caching"] = True
         if base.engine == "trtllm":
-            update["chunked_prefill"] = True  # a step as large as the longest prompt would take the memory of the KV cache
+            update["chunked_prefill"] = (
+                True  # a step as large as the longest prompt would take the memory of the KV cache
+            )
     if base.engine == "trtllm":
         step = math.ceil(question.isl / _ROUND) * _ROUND
-        update["max_batch_tokens"] = max(common.max_batch_tokens or 0, step if trace or common.chunked_prefill else context)
+        update["max_batch_tokens"] = max(
+            common.max_batch_tokens or 0, step if trace or common.chunked_prefill else context
+        )
     if layout.mode == "disagg" and base.engine == "trtllm":
         update["async_scheduling"] = None  # only decode workers of TensorRT-LLM may have it
     common = common.model_copy(update=update)
     step_tokens = common.max_batch_tokens or 0
     workers: dict[Role, WorkerPool] = {}
+    shared = max(pool.shared_memory_gib for pool in base.workers.values())
     for role, pool in layout.pools.items():
         own: dict[str, object] = {"max_batch_size": max(pool.batch, 1)}
         if role == "decode":
@@ -402,8 +418,8 @@ def tuned(base: Recipe, question: Question, layout: Layout, context: int, fracti
             tensor_parallel=cast("Literal[1, 2, 4, 8]", pool.shape.tp),
             data_parallel=cast("Literal[1, 2, 4, 8]", pool.shape.dp),
             expert_parallel=cast("Literal[1, 2, 4, 8]", pool.shape.ep),
-            memory_gib=_MEMORY_GIB.get(pool.shape.gpus, 1200),
-            shared_memory_gib=_SHARED_GIB,
+            memory_gib=max(_MEMORY_GIB.get(pool.shape.gpus, 1200), shared + _BESIDE_SHARED_GIB),
+            shared_memory_gib=shared,
             tuning=Tuning.model_validate(own),
         )
     router = Router(mode="kv") if trace else base.router

@@ -13,6 +13,8 @@ import resource
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 MEMORY_BYTES = 2 * 1024**3
 
@@ -28,24 +30,24 @@ def main() -> None:
     json.dump(answer, sys.stdout)
 
 
-def search(question: dict) -> dict:
+def search(question: dict[str, Any]) -> dict[str, Any]:
     """Both modes: what the tool picks, and all it looked at."""
     from aiconfigurator.sdk import common as common_types
     from aiconfigurator.sdk import picking, sweep
     from aiconfigurator.sdk.task_v2 import Task
 
     started = time.monotonic()
-    seen = {"prefill": [], "decode": []}
+    seen: dict[str, list[dict[str, Any]]] = {"prefill": [], "decode": []}
     own = sweep._get_disagg_worker_candidates
 
-    def listening(**arguments):
+    def listening(**arguments: Any) -> Any:
         table = own(**arguments)
         seen[arguments["role"]] += [worker(row) for row in table.to_dict("records")]
         return table
 
     sweep._get_disagg_worker_candidates = listening
     backend, system, model = question["backend"], question["system"], question["model"]
-    common = {
+    common: dict[str, Any] = {
         "isl": question["isl"],
         "osl": question["osl"],
         "ttft": question["ttft_ms"],
@@ -54,8 +56,10 @@ def search(question: dict) -> dict:
         "database_mode": "SILICON",
     }
     kv_cache = question["kv_cache_dtype"]
-    quant = {} if kv_cache == "auto" else {"kvcache_quant_mode": common_types.KVCacheQuantMode[kv_cache]}
-    tasks = {
+    quant: dict[str, Any] = (
+        {} if kv_cache == "auto" else {"kvcache_quant_mode": common_types.KVCacheQuantMode[kv_cache]}
+    )
+    tasks: dict[str, Callable[[], Any]] = {
         "agg": lambda: Task(
             serving_mode="agg", model_path=model, system_name=system, backend_name=backend, **common, **quant
         ),
@@ -74,7 +78,7 @@ def search(question: dict) -> dict:
             **common,
         ),
     }
-    found = {"free": {}, "failed": {}, "agg": [], "version": None}
+    found: dict[str, Any] = {"free": {}, "failed": {}, "agg": [], "version": None}
     for mode, make in tasks.items():
         if mode == "disagg" and question["gpus"] < 2:
             continue
@@ -85,7 +89,7 @@ def search(question: dict) -> dict:
             found["version"] = task.primary_backend_version
             frame = task.run()
             if mode == "agg":
-                found["agg"] = [agg_worker(row) for row in frame.to_dict("records")]
+                found["agg"] = [worker(row) for row in frame.to_dict("records")]
             else:
                 found["factors"] = {
                     "prefill": task.rate_match_prefill_degradation,
@@ -109,13 +113,13 @@ def search(question: dict) -> dict:
     }
 
 
-def shape(row: dict, prefix: str = "") -> dict:
+def shape(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Parallelism of a worker."""
     tp, dp = int(row[f"{prefix}tp"]), int(row[f"{prefix}dp"])
     return {"tp": tp, "dp": dp, "ep": int(row[f"{prefix}moe_ep"]), "gpus": tp * dp * int(row[f"{prefix}pp"])}
 
 
-def worker(row: dict) -> dict:
+def worker(row: dict[str, Any]) -> dict[str, Any]:
     """One worker of a pool with one batch size; `batch` counts for each copy of the attention layers."""
     return shape(row) | {
         "batch": int(row["bs"]),
@@ -127,12 +131,7 @@ def worker(row: dict) -> dict:
     }
 
 
-def agg_worker(row: dict) -> dict:
-    """The same of a worker that does both."""
-    return worker(row)
-
-
-def best(row: dict, mode: str) -> dict:
+def best(row: dict[str, Any], mode: str) -> dict[str, Any]:
     """What the tool would take: tokens per second and GPU of the whole cluster, and the layout."""
     pools = {"worker": ""} if mode == "agg" else {"prefill": "(p)", "decode": "(d)"}
     return {

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ops.variants import Variant, each_stack, variants
+from ops.variants import Variant, by_hand, each_stack
 from recipe.plan import Manifest
 from rehearsal.cloud import Fault, Faults, graphs
 from rehearsal.cluster import Cluster
@@ -32,7 +32,7 @@ every_stack = pytest.mark.parametrize("variant", each_stack(), ids=lambda one: o
 @pytest.mark.parametrize(
     ("variant", "missing"),
     # Without GPU nodes there is none to be missing.
-    [(one, missing) for one in variants() for missing in (0, 1) if one.gpu or not missing],
+    [(one, missing) for one in by_hand() for missing in (0, 1) if one.gpu or not missing],
     ids=lambda value: ("all-nodes", "one-gpu-node-too-few")[value] if isinstance(value, int) else str(value),
 )
 def test_both_place_the_same_and_leave_the_same_waiting(

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from ops.variants import Variant, each_stack, variants
+from ops.variants import Variant, by_hand, each_stack
 from recipe.catalogue import cpu_instance, gpu_instance
 from recipe.catalogue.instances import CPU_INSTANCES
 from recipe.errors import RecipeError
@@ -14,7 +14,7 @@ from recipe.placement import waiting_workers
 from tests.cluster.conftest import MakeTrial
 from tests.recipe.samples import gpu_pool
 
-on_gpus = pytest.mark.parametrize("variant", [one for one in variants() if one.gpu], ids=str)
+on_gpus = pytest.mark.parametrize("variant", [one for one in by_hand() if one.gpu], ids=str)
 # The mocker's CPU pool is made of the smallest type there is.
 every_stack = pytest.mark.parametrize("variant", [one for one in each_stack() if one.gpu], ids=lambda one: one.stack)
 

@@ -15,7 +15,7 @@ from typing import Any, Final, get_args
 
 import pytest
 
-from ops.variants import Variant, variants
+from ops.variants import Variant, by_hand
 from recipe import catalogue, config
 from tests.outside.aws_mapping import (
     ROWS,
@@ -51,7 +51,7 @@ def run(variant: Variant, *settings: str) -> Run:
 
 def asked_for() -> Iterator[tuple[str, Variant, tuple[str, ...]]]:
     """Everything to look at: a label, a variant and settings."""
-    for variant in variants():
+    for variant in by_hand():
         if variant.gpu is None:
             yield str(variant), variant, ()
             continue
@@ -62,7 +62,7 @@ def asked_for() -> Iterator[tuple[str, Variant, tuple[str, ...]]]:
             )
             for instance in types:
                 yield f"{variant} {kind} {instance.name}", variant, (setting, f"hardware.instance_type={instance.name}")
-    first = {variant.gpu: variant for variant in reversed(variants()) if variant.gpu}
+    first = {variant.gpu: variant for variant in reversed(by_hand()) if variant.gpu}
     for instance in catalogue.GPU_INSTANCES.values():
         for layout in ("device0", "device1"):
             settings = (f"hardware.instance_type={instance.name}", f"hardware.nic_layout={layout}")
@@ -83,7 +83,7 @@ def runs() -> dict[str, Run]:
 @cache
 def good() -> Run:
     """The run that the bad inputs below are made from."""
-    variant = next(one for one in variants() if one.gpu == "h100")
+    variant = next(one for one in by_hand() if one.gpu == "h100")
     return run(variant, CAPACITIES["capacity-block"], ADMINS)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ops.variants import variants
+from ops.variants import by_hand
 from recipe.plan import Plan
 from tests.outside.tools import ask
 from tests.recipe.samples import plan
@@ -25,7 +25,7 @@ def verdicts(version: str, asked: list[dict[str, Any]]) -> list[str | None]:
 
 
 def test_every_manifest_is_what_the_planned_kubernetes_knows() -> None:
-    for variant in variants():
+    for variant in by_hand():
         for settings in ((), ("weights.token=true",)):
             one = variant.plan(None, *settings)
             asked = manifests(one)

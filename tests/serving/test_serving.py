@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from ops import stacks
 from ops.planning import planned
 from ops.serving import in_cloud, serve_and_ask
+from ops.variants import each_stack
 from recipe.plan import Plan
 from recipe.scripts.endpoint import Endpoint
 from recipe.scripts.metrics import scrape, total
@@ -36,7 +36,7 @@ def gone_up(serving: Serving, before: dict[str, int]) -> set[str]:
 # ── every stack ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("stack", stacks.models())
+@pytest.mark.parametrize("stack", [one.stack for one in each_stack()])
 def test_what_is_rendered_for_each_stack_answers_with_tokens(stack: str, environment: Path) -> None:
     made = planned(stack, []).model
     with serve(made.objects.graph, made) as serving:

@@ -1,0 +1,111 @@
+"""What `ops tune` shows, and the table of figures for the docs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from rich.text import Text
+
+from ops.plan_view import _table, show
+from ops.tuning import Found, newest, ratio
+from recipe.predictions import KNOWN_GAPS, Prediction
+
+_SHIPPED_TARGET: Final = 0.98
+
+
+def show_found(found: Found, path: Path | None) -> None:
+    """For a person: the layouts side by side, what was refused, where the file is."""
+    row = found.row
+    question = row.question
+    table = _table(
+        "predicted",
+        "layout",
+        "tokens/s/GPU",
+        "TTFT ms",
+        "ITL ms",
+        "in flight",
+        right=("tokens/s/GPU", "TTFT ms", "ITL ms", "in flight"),
+    )
+    for one in row.judged:
+        layout = one.layout
+        figures = (f"{layout.tokens_per_s_gpu:.1f}", f"{layout.ttft_ms:.0f}", f"{layout.itl_ms:.1f}")
+        table.add_row(one.stack, str(layout), *figures, f"{layout.concurrency:.0f}")
+    for mode, value in row.optimum.items():
+        table.add_row(f"free search, {mode}", row.optimum_layout[mode], f"{value:.1f}", "", "", "")
+    for stack in row.out_of_limits:
+        table.add_row(stack, "keeps these limits at no batch size", "", "", "", "")
+    against, best = ratio(row)
+    lines = [
+        f"{question.model} on {question.gpus} x {row.gpu}, {question.isl}/{question.osl}, TTFT {question.ttft_ms:g}, ITL {question.itl_ms:g}",
+        f"aiconfigurator {row.tool}, {row.database}, {row.seconds:g} s, {row.memory_mib} MiB",
+        *([f"tuned / best recipe {against:.2f}"] if against else []),
+        *([f"tuned / free optimum {best:.3f}"] if best else []),
+        *(f"refused by the plan: {layout}: {why}" for layout, why in row.refused.items()),
+        *(
+            f"replayed: {layout}: TTFT {one.ttft_ms:.0f} (p99 {one.ttft_p99_ms:.0f}) ms, ITL {one.itl_ms or 0:.1f} ms, "
+            f"goodput {one.goodput_share or 0:.0%}, prefix reuse {one.prefix_reuse:.0%} ({one.tool})"
+            for layout, one in row.replays.items()
+        ),
+        *([gap] if (gap := row.gap()) else []),
+        *KNOWN_GAPS,
+        f"written: {path}" if path else "no layout within the limits is accepted by the plan; nothing was written",
+    ]
+    show(table, *(Text(line) for line in lines))
+
+
+def markdown(rows: tuple[Prediction, ...]) -> str:
+    """The table of figures, every row."""
+    return "\n".join(_lines(rows)) + "\n"
+
+
+def _lines(rows: tuple[Prediction, ...]) -> Iterator[str]:
+    rows = tuple(sorted(rows, key=lambda one: (one.question.model, one.traffic, one.gpu)))
+    first = rows[0]
+    yield "# Tuned layouts: figures"
+    yield ""
+    yield "Written by `make tuning-figures`. **Every figure is predicted** from NVIDIA's performance database; nothing was measured on a GPU."
+    yield ""
+    databases = ", ".join(sorted({row.database for row in rows}))
+    yield f"aiconfigurator {first.tool}, databases {databases}; searched {newest(rows)} on {first.machine}. "
+    for gap in dict.fromkeys(gap for row in rows if (gap := row.gap())):
+        yield f"Known gap: {gap}. "
+    for gap in KNOWN_GAPS:
+        yield f"Known gap: {gap}. "
+    yield ""
+    yield "Output tokens per second and GPU under the same limits. Recipe: the best of the shipped layouts at its best batch size, on the same number of GPUs. "
+    yield "Free: the tool's own best, agg or disagg, whatever our plan thinks of it."
+    yield ""
+    yield "| Model | GPU | Traffic | Limits TTFT, ITL ms | Recipe | Tuned | Free | Tuned / recipe | Tuned / free | Tuned layout | TTFT, ITL ms | Search |"
+    yield "|---|---|---|---|---:|---:|---:|---:|---:|---|---|---|"
+    gains: list[float] = []
+    closeness: list[float] = []
+    for row in rows:
+        question, tuned, recipe = row.question, row.tuned, row.recipe
+        gain, close = ratio(row)
+        gains += [gain] if gain else []
+        closeness += [close] if close else []
+        cells = [
+            question.model.removeprefix("Qwen/"),
+            f"{question.gpus} x {row.gpu}",
+            f"{question.isl}/{question.osl}",
+            f"{question.ttft_ms:g}, {question.itl_ms:g}",
+            f"{recipe.layout.tokens_per_s_gpu:.0f} ({recipe.layout.mode})" if recipe else "none keeps them",
+            f"{tuned.layout.tokens_per_s_gpu:.0f}" if tuned else "none",
+            f"{row.best:.0f} ({max(row.optimum, key=lambda mode: row.optimum[mode])})" if row.optimum else "none",
+            f"{gain:.2f}" if gain else "",
+            f"{close:.3f}" if close else "",
+            str(tuned.layout) if tuned else "",
+            f"{tuned.layout.ttft_ms:.0f}, {tuned.layout.itl_ms:.1f}" if tuned else "",
+            f"{row.seconds:.0f} s, {row.memory_mib} MiB",
+        ]
+        yield f"| {' | '.join(cells)} |"
+    yield ""
+    if gains:
+        mean = math.exp(sum(map(math.log, gains)) / len(gains))
+        yield (
+            f"{len(rows)} rows. Geometric mean of tuned / recipe: **{mean:.3f}** (lowest {min(gains):.3f}); "
+            f"lowest tuned / free: **{min(closeness):.3f}** (target {_SHIPPED_TARGET})."
+        )
