@@ -78,7 +78,7 @@ def predicted(plan: Plan) -> dict[str, Any]:
     return {
         "own": own.model_dump(mode="json"),
         "rows": [row.model_dump(mode="json") for row in rows],
-        "gaps": list(gaps(plan)),
+        "gaps": list(gaps(plan.model.id, plan.recipe.engine)),
     }
 
 

@@ -68,7 +68,10 @@ def _sections(
         yield from _section("Caches, on EFS", _caches(plan))
     yield from _section("Cost", *_cost(plan))
     if isinstance(plan, Plan) and (rows := of_plan(plan)):
-        yield from _section("Predicted, not measured: under full load within the limits", *predicted(rows, gaps(plan)))
+        yield from _section(
+            "Predicted, not measured: under full load within the limits",
+            *predicted(rows, gaps(plan.model.id, plan.recipe.engine)),
+        )
     if isinstance(plan, Plan) and plan.base:
         yield Text(beside(plan.base), style="bold")
     if isinstance(plan, Plan):

@@ -80,17 +80,17 @@ def _head(stack: str, plan: Plan, rows: list[Prediction], base: str) -> Iterator
             yield f"#   {row.gpu}: no shipped layout keeps these limits"
         yield f"#   {row.gpu + ': best of a free search':30} {row.best:12.1f}"
     for row in rows:
-        for layout, one in row.replays.items():
-            goodput = "" if one.goodput_share is None else f", goodput {one.goodput_share:.0%}"
+        for name, replay in row.replays.items():
+            goodput = "" if replay.goodput_share is None else f", goodput {replay.goodput_share:.0%}"
             yield from _wrapped(
-                f"Replayed offline with the router in the loop ({one.tool}), {row.gpu}: {layout}: TTFT {one.ttft_ms:.0f} ms, p99 {one.ttft_p99_ms:.0f}, "
-                f"ITL {one.itl_ms or 0:.1f} ms, prefix reuse {one.prefix_reuse:.0%}{goodput}. Predicted as well."
+                f"Replayed offline with the router in the loop ({replay.tool}), {row.gpu}: {name}: TTFT {replay.ttft_ms:.0f} ms, "
+                f"p99 {replay.ttft_p99_ms:.0f}, ITL {replay.itl_ms or 0:.1f} ms, prefix reuse {replay.prefix_reuse:.0%}{goodput}. Predicted as well."
             )
     yield "#"
     if gap := first.gap():
         yield from _wrapped(f"Known gaps: {gap}; {'; '.join(KNOWN_GAPS)}. docs/tuning.md says more.")
-    for layout, why in list(first.refused.items())[:3]:
-        yield from _wrapped(f"Better on paper and refused by the plan: {layout}: {why}.")
+    for better, why in list(first.refused.items())[:3]:
+        yield from _wrapped(f"Better on paper and refused by the plan: {better}: {why}.")
     yield "#"
     width = len(f"python -m ops plan {stack}") + 4
     cost = f"about ${plan.cost.usd_per_hour:.0f} an hour from the moment the GPU nodes start"

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import subprocess
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +42,8 @@ def ask(question: Question, say: Callable[[str], None] = lambda _: None) -> Answ
     except SetupError as error:
         raise CommandError(error.message, error.next_step, NOT_INSTALLED) from None
     say(f"searching layouts of {question.model} on {question.gpus} x {question.system}, {question.isl}/{question.osl}")
-    answer = _run(python, question)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    answer = _run(python, question).model_copy(update={"on": datetime.now(UTC).date(), "machine": machine})
     kept.parent.mkdir(parents=True, exist_ok=True)
     new = kept.with_suffix(f".{os.getpid()}")
     new.write_text(answer.model_dump_json(), encoding="utf-8")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -144,8 +142,8 @@ def search(
         tool=answer.tool,
         database=f"{question.backend} {answer.version}",
         refused=dict(list(refused.items())[:5]),
-        on=datetime.now(UTC).date(),
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        on=answer.on or datetime.now(UTC).date(),
+        machine=answer.machine,
         seconds=answer.seconds,
         memory_mib=answer.memory_mib,
     )

@@ -15,7 +15,7 @@ from typing import Any, Final
 from pydantic import Field
 
 from recipe.catalogue import DYNAMO_DEFAULT, gpu_instance, versions
-from recipe.config import Frozen, Recipe, Role
+from recipe.config import Frozen, Recipe
 from recipe.plan import Plan
 from recipe.tuning import Layout, Question, Shape
 
@@ -165,44 +165,50 @@ class Shown(Frozen):
 
 def of_plan(plan: Plan, rows: tuple[Prediction, ...] | None = None) -> tuple[Shown, ...]:
     """What is predicted of this plan's layout, and of the layouts beside it. Empty where its layout was never judged."""
-    gpu = plan.recipe.hardware.gpu
+    if plan.gpu_pool is None:
+        return ()
+    pool = plan.gpu_pool
+    paid = pool.count * gpu_instance(pool.instance_type).gpus
+    return of_recipe(plan.stack, plan.recipe, paid, plan.cost.usd_per_hour, read() if rows is None else rows)
+
+
+def of_recipe(
+    stack: str, recipe: Recipe, gpus_paid: int, usd_per_hour: float, rows: tuple[Prediction, ...]
+) -> tuple[Shown, ...]:
+    """The same of a recipe on nodes with so many GPUs."""
     found: list[Shown] = []
-    for row in read() if rows is None else rows:
+    # What the stack was searched for comes first.
+    for row in sorted(rows, key=lambda row: row.tuned is None or row.tuned.stack != stack):
         question = row.question
-        if (question.model, question.backend, row.gpu) != (plan.model.id, plan.recipe.engine, gpu):
+        if (question.model, question.backend, row.gpu) != (recipe.model, recipe.engine, recipe.hardware.gpu):
             continue
-        same = [one for one in row.judged if is_of(one.layout, plan.recipe)]
+        same = [one for one in row.judged if is_of(one.layout, recipe) and reaches(recipe, one.layout)]
         if not same:
             continue
-        own = next((one for one in same if one.stack == plan.stack), same[0])
+        own = next((one for one in same if one.stack == stack), same[0])
         best = row.recipe
+        usd = usd_per_hour if question.gpus == gpus_paid else None
         beside = [one for one in row.judged if one is own or one.tuned or one is best]
-        found += [_shown(plan, row, one, own=one is own) for one in beside]
+        found += [_shown(row, one, usd, own=one is own) for one in beside]
     return tuple(found)
 
 
-def _shown(plan: Plan, row: Prediction, one: Judged, *, own: bool) -> Shown:
+def _shown(row: Prediction, one: Judged, usd_per_hour: float | None, *, own: bool) -> Shown:
     question, layout = row.question, one.layout
     per_second = layout.tokens_per_s_gpu * question.gpus
-    nodes = plan.gpu_pool.count if plan.gpu_pool else 0
-    same_nodes = nodes and len(plan.placement.gpu_nodes) == nodes and question.gpus == nodes * _per_node(plan)
     return Shown(
         traffic=f"{question.isl}/{question.osl}, TTFT {question.ttft_ms:g}, ITL {question.itl_ms:g}",
         stack=one.stack,
         tuned=one.tuned,
         own=own,
         layout=str(layout),
-        ttft_ms=round(layout.ttft_ms),
+        ttft_ms=round(layout.ttft_ms, 1),
         itl_ms=round(layout.itl_ms, 1),
         tokens_per_s_gpu=round(layout.tokens_per_s_gpu, 1),
         goodput_per_s=round(per_second / question.osl, 2),
-        usd_per_million_tokens=round(plan.cost.usd_per_hour / (per_second * 3600 / 1e6), 2) if same_nodes else None,
+        usd_per_million_tokens=None if usd_per_hour is None else round(usd_per_hour / (per_second * 3600 / 1e6), 2),
         source=f"aiconfigurator {row.tool}, {row.database}, {row.on}",
     )
-
-
-def _per_node(plan: Plan) -> int:
-    return gpu_instance(plan.gpu_pool.instance_type).gpus if plan.gpu_pool else 0
 
 
 def is_of(layout: Layout, recipe: Recipe) -> bool:
@@ -219,13 +225,14 @@ def is_of(layout: Layout, recipe: Recipe) -> bool:
     return len(times) == 1 and times.pop() >= 1
 
 
-def batches(layout: Layout) -> dict[Role, int]:
-    """max_batch_size by role."""
-    return {role: pool.batch for role, pool in layout.pools.items()}
+def reaches(recipe: Recipe, layout: Layout) -> bool:
+    """Whether the recipe's max_batch_size lets as many requests in as the prediction is for."""
+    caps = {role: recipe.tuning(role).max_batch_size for role in recipe.workers}
+    return all((cap := caps[role]) is None or cap >= pool.batch for role, pool in layout.pools.items())
 
 
-def gaps(plan: Plan) -> tuple[str, ...]:
-    """Where the prediction is weak, for what `of_plan` shows."""
-    rows = [row for row in read() if row.question.model == plan.model.id and row.question.backend == plan.recipe.engine]
+def gaps(model: str, engine: str) -> tuple[str, ...]:
+    """Where predictions of this model and engine are weak: belongs beside whatever `of_plan` and `of_recipe` show."""
+    rows = [row for row in read() if (row.question.model, row.question.backend) == (model, engine)]
     said = [gap for row in rows if (gap := row.gap())]
     return (*dict.fromkeys(said), *KNOWN_GAPS)

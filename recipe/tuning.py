@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import Final, Literal, cast
 
 from recipe.config import Base, Frozen, Mode, Recipe, Role, Router, Tuning, WorkerPool
@@ -100,6 +101,10 @@ class Answer(Frozen):
     factors: Factors = Factors(prefill=0.9, decode=0.92, ttft=1.8)
     seconds: float
     memory_mib: int
+    on: date | None = None
+    """When it was asked."""
+    machine: str = ""
+    """Where."""
 
     def optimum(self) -> tuple[Mode, Free] | None:
         """The better of both modes; None where the tool finds nothing within the limits."""

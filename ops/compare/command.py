@@ -9,6 +9,7 @@ from typing import Any
 import typer
 
 from ops.bench.results import find, load
+from ops.compare import predicted
 from ops.compare.model import compare
 from ops.compare.page import page
 from ops.compare.view import as_data, render
@@ -40,11 +41,11 @@ def compare_folders(paths: Sequence[Path], *, as_json: bool, html: Path | None, 
                 f"{html} cannot be written: {error.strerror}", "name another file: --html FILE", FAILED
             ) from None
     if as_json:
-        emit(as_data(found))
+        emit(as_data(found) | {"predicted": predicted.as_data(found.runs)})
         return OK
     from ops.plan_view import show
 
-    show(*render(found))
+    show(*render(found), *predicted.section(found.runs))
     if found.missing_corners:
         one, other = (Path(run.about["stack"]).name for run in found.runs[:2])
         typer.echo(f"\nThe missing corners: python -m ops compare --corners {one} {other}", err=True)

@@ -6,12 +6,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import Result
 
-from ops import diffing, tune_tool, tuning
+from ops import diffing, stacks, tune_tool, tuning
 from ops.diff_view import markdown as diff_markdown
 from ops.diffing import FIGURES
 from ops.exits import BAD_INPUT, FAILED, MISSING, CommandError
@@ -22,6 +23,7 @@ from recipe import predictions
 from recipe.predictions import KNOWN_GAPS, read
 from rehearsal.errors import SetupError
 from rehearsal.tuning import AICONFIGURATOR, ENVIRONMENT
+from tests.ops.bench_samples import folder as make_run
 from tests.ops.conftest import write
 from tests.recipe.samples import raw
 from tests.recipe.test_tuning import ANSWER, QUESTION
@@ -141,14 +143,13 @@ def test_the_replay_chooses_among_layouts_that_are_as_good_as_the_best(
     run: Run, folder: Path, table: Path, asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from rehearsal.serving import replay as replaying
-    from rehearsal.serving.replay import Replay
 
     seen: list[Any] = []
 
-    def replay(plan: Any, traffic: Any, limits: Any, **_: Any) -> Replay:
+    def replay(plan: Any, traffic: Any, limits: Any, **_: Any) -> Any:
         seen.append(plan)
         good = 0.9 if len(seen) == 2 else 0.5
-        return Replay.model_construct(
+        return SimpleNamespace(
             tool="a test",
             ttft_ms=100,
             ttft_p99_ms=200,
@@ -218,7 +219,10 @@ def test_an_answer_is_kept_until_question_or_worker_change(
     script = worker(tmp_path / "worker.py", body)
     monkeypatch.setattr(tune_tool, "WORKER", script)
     monkeypatch.setattr(tune_tool, "ensure_environment", lambda: Path(sys.executable))
-    assert [tune_tool.ask(QUESTION) for _ in range(2)] == [ANSWER, ANSWER]
+    first, again = tune_tool.ask(QUESTION), tune_tool.ask(QUESTION)
+    assert first == again
+    assert first.on, "when it was asked"
+    assert first.decode == ANSWER.decode
     assert count.read_text() == "x"
     tune_tool.ask(QUESTION.model_copy(update={"isl": 5000}))
     assert count.read_text() == "xx", "another question"
@@ -258,8 +262,6 @@ def test_the_lock_pins_the_version_that_predictions_name() -> None:
 
 
 def test_the_committed_table_of_figures_is_that_of_the_predictions() -> None:
-    from ops import stacks
-
     rows = tuple(row for row in read() if row.traffic in ("fixed", "trace"))
     committed = (stacks.ROOT / "docs" / "tuning-figures.md").read_text(encoding="utf-8")
     assert committed == markdown(rows), "docs/tuning-figures.md is stale: make tuning-figures"
@@ -287,3 +289,22 @@ def test_what_a_revision_knows_nothing_about_is_no_figure() -> None:
     assert FIGURES["ITL, ms (predicted)"] == "predicted.own.itl_ms"
     assert diffing._figure({"predicted": {}}, "predicted.own.itl_ms") is None
     assert diffing._figure({}, "predicted.own.itl_ms") is None, "an older revision has no such key"
+
+
+def test_compare_shows_what_was_predicted_of_both_layouts(run: Run, tmp_path: Path) -> None:
+    paths = []
+    for mode in ("agg", "disagg"):
+        recipe = stacks.load(f"qwen3-32b-{mode}").raw
+        paths.append(make_run(tmp_path, mode, mode=mode, about__recipe=recipe, about__gpus=16))
+    shown = run("compare", *paths)
+    assert shown.exit_code == 0, shown.output
+    assert "Predicted, not measured" in shown.stdout
+    judged = next(row.judged for row in read() if row.gpu == "h100" and row.question.model == "Qwen/Qwen3-32B")
+    for one in judged:
+        assert f"{one.layout.tokens_per_s_gpu:.1f}" in shown.stdout, "agg, disagg and tuned"
+    assert "qwen3-32b-tuned-h100 (tuned)" in " ".join(shown.stdout.split())
+    assert all(gap in " ".join(shown.stdout.split()) for gap in KNOWN_GAPS)
+    data = json.loads(run("compare", *paths, "--json").stdout)["predicted"]
+    assert [rows[0]["layout"] for rows in data.values()] == ["agg 8 x TP2", "agg 8 x TP2"], "the better recipe first"
+    old = [make_run(tmp_path, f"old-{mode}", mode=mode) for mode in ("agg", "disagg")]
+    assert "Predicted" not in run("compare", *old).stdout, "results without a recipe are compared all the same"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ops.tune_file import text
@@ -123,6 +123,7 @@ WORKERS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(
     agg=st.lists(WORKERS, max_size=4),
     prefill=st.lists(WORKERS, max_size=4),
@@ -225,6 +226,7 @@ def test_more_expensive_gpus_raise_the_cap_and_leave_no_room_for_a_second_stack(
 # ── the shipped table and files ──────────────────────────────────────────────────────────────────────────────────────
 
 ROWS = read()
+STACKS = FILE.parent.parent / "stacks"
 
 
 def test_every_model_gpu_and_traffic_has_a_tuned_stack() -> None:
@@ -249,7 +251,7 @@ def test_a_tuned_layout_is_as_good_as_the_free_optimum_and_never_below_the_recip
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.key)
 def test_a_tuned_file_is_the_layout_its_prediction_is_about(row: Prediction) -> None:
     assert row.tuned is not None
-    path = FILE.parent.parent / "stacks" / f"Pulumi.{row.tuned.stack}.yaml"
+    path = STACKS / f"Pulumi.{row.tuned.stack}.yaml"
     content = path.read_text(encoding="utf-8")
     made = parse(yaml.safe_load(content)["config"]["dynamo-recipes:recipe"])
     assert made.hardware.gpu == row.gpu
@@ -282,6 +284,16 @@ def test_a_changed_layout_has_no_prediction() -> None:
         "decode": {"replicas": 4, "tensor_parallel": 2},
     }
     assert of_plan(make_plan("qwen3-32b-disagg", recipe(workers=pools), placeholders=True)) == ()
+
+
+def test_a_cap_below_the_predicted_batch_has_no_prediction() -> None:
+    """Tuned for long prompts, 8 workers of one GPU stop at 16 requests; the same workers for short ones were judged with 64."""
+    row = next(row for row in ROWS if row.tuned and row.tuned.stack == "qwen3-32b-fp8-tuned-trace-b200")
+    made = parse(
+        yaml.safe_load((STACKS / f"Pulumi.{row.judged[-1].stack}.yaml").read_text())["config"]["dynamo-recipes:recipe"]
+    )
+    plan = make_plan("other", made, placeholders=True)
+    assert {one.traffic for one in of_plan(plan)} == {"12000/343, TTFT 5000, ITL 30"}
 
 
 def test_what_is_written_is_read_again_as_the_same_plan() -> None:

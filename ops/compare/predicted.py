@@ -1,0 +1,54 @@
+"""What was predicted of the layouts of the runs, beside what was measured: recipe and tuned, in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from rich.console import RenderableType
+from rich.text import Text
+
+from ops.bench.results import Run
+from recipe.catalogue import GPU_INSTANCES
+from recipe.config import Recipe
+from recipe.predictions import Shown, gaps, of_recipe, read
+
+
+def predictions(runs: Sequence[Run]) -> dict[str, tuple[Shown, ...]]:
+    """By the name of the run; runs whose layout was never judged are not here."""
+    return {run.name: found for run in runs if (found := _of(run))}
+
+
+def _of(run: Run) -> tuple[Shown, ...]:
+    recipe = _recipe(run)
+    instance = GPU_INSTANCES.get(run.stack["instance_type"])
+    if recipe is None or instance is None:
+        return ()
+    nodes = -(-run.gpus // instance.gpus)
+    return of_recipe(run.about["stack"], recipe, nodes * instance.gpus, run.usd_per_hour, read())
+
+
+def _recipe(run: Run) -> Recipe | None:
+    """As the results have it, without what is nobody's business. None: results of another version of this program."""
+    try:
+        return Recipe.model_validate({"budget": {"usd_per_hour": 1, "ttl_hours": 1}} | run.stack.get("recipe", {}))
+    except ValidationError:
+        return None
+
+
+def section(runs: Sequence[Run]) -> Iterator[RenderableType]:
+    """The table for a terminal; nothing where nothing is known."""
+    from ops.plan_view import predicted
+
+    rows = list(dict.fromkeys(row for found in predictions(runs).values() for row in found))
+    if not rows:
+        return
+    weak = [gap for run in runs if (recipe := _recipe(run)) for gap in gaps(recipe.model, recipe.engine)]
+    yield Text("\nPredicted, not measured: under full load within the limits", style="bold")
+    yield from predicted(rows, list(dict.fromkeys(weak)))
+
+
+def as_data(runs: Sequence[Run]) -> dict[str, Any]:
+    """For --json, by run."""
+    return {name: [row.model_dump(mode="json") for row in found] for name, found in predictions(runs).items()}
