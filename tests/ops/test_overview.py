@@ -16,6 +16,7 @@ from ops import cold_start, stacks
 from ops.exits import BAD_INPUT
 from ops.overview import REMADE_BY, markdown, overview
 from ops.variants import GPUS, each_stack, of_stack, variants
+from recipe.predictions import tuned_gpus
 from tests.ops.conftest import STACK, write
 from tests.recipe.samples import raw
 
@@ -50,7 +51,15 @@ def test_the_tests_of_other_rooms_run_over_the_same_variants() -> None:
     assert [(one.stack, one.gpu) for one in variants()] == [
         (row.variant.stack, row.variant.gpu) for row in overview([]).rows
     ]
-    assert [one.stack for one in each_stack()] == list(stacks.models())
+    searched = tuned_gpus()
+    assert [one.stack for one in each_stack()] == [name for name in stacks.models() if name not in searched]
+
+
+def test_a_tuned_stack_is_one_variant_and_not_one_for_every_gpu() -> None:
+    searched = tuned_gpus()
+    assert searched
+    for stack, gpus in searched.items():
+        assert [one.gpu for one in of_stack(stack)] == list(gpus), "on another GPU its prediction is of nothing"
 
 
 def test_every_gpu_of_the_catalogue_is_tried_and_the_figures_follow(run: Run, folder: Path) -> None:
