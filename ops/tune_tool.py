@@ -53,7 +53,7 @@ def ask(question: Question, say: Callable[[str], None] = lambda _: None) -> Answ
 
 def answer_file(question: Question) -> Path:
     """Where the answer to `question` is kept."""
-    parts = [question.model_dump_json(), ENVIRONMENT.lock.read_text("utf-8"), WORKER.read_text("utf-8")]
+    parts = [question.searched(), ENVIRONMENT.lock.read_text("utf-8"), WORKER.read_text("utf-8")]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
     return cache_folder() / "tuning" / "answers" / f"{key}.json"
 
@@ -65,7 +65,7 @@ def _run(python: Path, question: Question) -> Answer:
     try:
         done = subprocess.run(
             [python, WORKER],
-            input=question.model_dump_json(),
+            input=question.searched(),
             capture_output=True,
             text=True,
             check=False,

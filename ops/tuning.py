@@ -31,10 +31,11 @@ class Traffic:
     osl: int
     ttft_ms: float
     itl_ms: float
+    shared_prefixes: bool = False
 
 
 FIXED: Final = Traffic("fixed", 4000, 500, 2000, 30)
-TRACE: Final = Traffic("trace", 12000, 343, 5000, 30)
+TRACE: Final = Traffic("trace", 12000, 343, 5000, 30, shared_prefixes=True)
 """Means of the published conversation trace (facts: simulation.md, section 5)."""
 
 
@@ -94,6 +95,7 @@ def question_of(recipe: Recipe, gpu: str, gpus: int, traffic: Traffic) -> Questi
         osl=traffic.osl,
         ttft_ms=traffic.ttft_ms,
         itl_ms=traffic.itl_ms,
+        shared_prefixes=traffic.shared_prefixes,
         kv_cache_dtype="fp8" if recipe.engine_tuning.kv_cache_dtype == "fp8" else "auto",
     )
 
@@ -170,7 +172,8 @@ def trace_lengths(path: Path, name: str, ttft_ms: float, itl_ms: float) -> Traff
         raise CommandError(reason, "one object per line with input_length and output_length", BAD_INPUT) from None
     if not inputs:
         raise CommandError(f"{path} has no request in it", "name a trace file", BAD_INPUT)
-    return Traffic(name, round(sum(inputs) / len(inputs)), round(sum(outputs) / len(outputs)), ttft_ms, itl_ms)
+    means = (round(sum(lengths) / len(lengths)) for lengths in (inputs, outputs))
+    return Traffic(name, *means, ttft_ms, itl_ms, shared_prefixes=True)
 
 
 def tune_one(

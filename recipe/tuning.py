@@ -35,6 +35,12 @@ class Question(Frozen):
     ttft_ms: float
     itl_ms: float
     kv_cache_dtype: Literal["auto", "fp8"]
+    shared_prefixes: bool = False
+    """Prompts begin alike, as those of a trace: no question to the search, which knows nothing of it, but of the recipe that follows."""
+
+    def searched(self) -> str:
+        """What the search is told, as JSON: the answer is kept under it."""
+        return self.model_dump_json(exclude={"shared_prefixes"})
 
 
 class Shape(Frozen):
@@ -355,7 +361,7 @@ def accept(
 def contexts(base: Recipe, question: Question) -> list[int]:
     """Context lengths to try, longest first: the recipe's own at most, the question's at least."""
     least = math.ceil((question.isl + question.osl) / _ROUND) * _ROUND
-    wanted = _LADDER[0] if shares_prefixes(question) else least  # a trace's mean says little of its longest prompts
+    wanted = _LADDER[0] if question.shared_prefixes else least  # a trace's mean says little of its longest prompts
     most = max(base.engine_tuning.context_length or least, wanted)
     return list(dict.fromkeys([most, *(one for one in _LADDER if least < one < most), least]))
 
@@ -391,7 +397,7 @@ _NO_CAP: Final = 100_000.0
 def tuned(base: Recipe, question: Question, layout: Layout, context: int, fraction: float) -> Recipe:
     """`base` with another layout. What the search does not know (scheduling, storage, access) stays as it is."""
     common = base.engine_tuning
-    trace = shares_prefixes(question)
+    trace = question.shared_prefixes
     update: dict[str, object] = {"context_length": context, "gpu_memory_fraction": fraction, "max_batch_size": None}
     if trace:
         update["prefix_caching"] = True
@@ -437,11 +443,3 @@ def tuned(base: Recipe, question: Question, layout: Layout, context: int, fracti
             "budget": base.budget.model_copy(update={"usd_per_hour": _NO_CAP}),
         }
     )
-
-
-LONG_SHARED: Final = 8192
-"""Prompts from this length on are taken for conversations, whose beginnings are shared: they get prefix caching and the KV router."""
-
-
-def shares_prefixes(question: Question) -> bool:
-    return question.isl >= LONG_SHARED

@@ -206,8 +206,8 @@ def test_the_context_is_as_long_as_the_layout_allows() -> None:
     assert min(contexts(base(), QUESTION)) >= 4500, "never less than was asked about"
 
 
-def test_long_prompts_get_prefix_caching_and_the_router_that_uses_it() -> None:
-    long = QUESTION.model_copy(update={"isl": 12000, "osl": 343})
+def test_prompts_that_begin_alike_get_prefix_caching_and_the_router_that_uses_it() -> None:
+    long = QUESTION.model_copy(update={"isl": 12000, "osl": 343, "shared_prefixes": True})
     found = accept(
         "tuned", base(router={"mode": "round-robin"}), long, layout("disagg", batch=4, prefill=(6, 2), decode=(2, 2))
     )
