@@ -228,7 +228,9 @@ TRACE_PART: Final = 4
 
 
 def replayed(found: Found, name: str, trace: TraceText, say: Say) -> Found:
-    """The candidates that are close to the best, in the order of what an offline replay of the trace gives, router in the loop: goodput, then TTFT.
+    """The candidates that are close to the best, by the goodput of an offline replay of the trace, router in the loop; equal ones in the search's order.
+
+    In whole per cent: with the kv router a replay is a draw that moves by one or two (facts: simulation.md, section 6).
 
     Where the replay cannot be run the search's own order stands, and that is said.
     """
@@ -243,7 +245,7 @@ def replayed(found: Found, name: str, trace: TraceText, say: Say) -> Found:
     mode = found.accepted.layout.mode
     others = (one for one in found.more if one.layout.tokens_per_s_gpu >= least and one.layout.mode == mode)
     near = [found.accepted, *others]
-    ranked: list[tuple[tuple[float, float], Accepted]] = []
+    ranked: list[tuple[float, Accepted]] = []
     results: dict[str, Replayed] = {}
     for one in near:
         try:
@@ -252,7 +254,7 @@ def replayed(found: Found, name: str, trace: TraceText, say: Say) -> Found:
         except SetupError as error:
             say(f"not replayed: {error}")
             return found
-        ranked.append(((-(result.goodput_share or 0.0), result.ttft_ms), one))
+        ranked.append((-round(result.goodput_share or 0.0, 2), one))
         results[str(one.layout)] = Replayed.of(result)
     ranked.sort(key=lambda pair: pair[0])
     (_, best), *rest = ranked
