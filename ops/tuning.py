@@ -172,8 +172,8 @@ def trace_lengths(path: Path, name: str, ttft_ms: float, itl_ms: float) -> Traff
         raise CommandError(reason, "one object per line with input_length and output_length", BAD_INPUT) from None
     if not inputs:
         raise CommandError(f"{path} has no request in it", "name a trace file", BAD_INPUT)
-    means = (round(sum(lengths) / len(lengths)) for lengths in (inputs, outputs))
-    return Traffic(name, *means, ttft_ms, itl_ms, shared_prefixes=True)
+    isl, osl = (round(sum(lengths) / len(lengths)) for lengths in (inputs, outputs))
+    return Traffic(name, isl, osl, ttft_ms, itl_ms, shared_prefixes=True)
 
 
 def tune_one(
