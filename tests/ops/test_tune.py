@@ -172,13 +172,42 @@ def test_the_replay_chooses_among_layouts_that_are_as_good_as_the_best(
     result = run("tune", "mine", "--trace", file)
     assert result.exit_code == 0, result.output
     assert len(seen) > 1
-    assert {one.recipe.mode for one in seen} == {"disagg"}, "no verdict on agg against disagg from a replay"
     (row,) = read()
     assert row.tuned is not None
     assert {pool.role: pool.replicas for pool in seen[1].workers} == {
         role: pool.replicas for role, pool in row.tuned.layout.pools.items()
     }
     assert "goodput 90%" in (folder / "Pulumi.mine-tuned.yaml").read_text()
+
+
+def test_a_replay_gives_no_verdict_on_agg_against_disagg(
+    folder: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rehearsal.serving import replay as replaying
+
+    write(folder, "mine", raw(**H200))
+    found = tuning.search("mine", ("mine",), "h200", None, tuning.FIXED, print, name="better", many=200)
+    assert {one.layout.mode for one in found.more} == {"agg", "disagg"}
+    seen: list[str] = []
+
+    def replay(plan: Any, *_: Any, **__: Any) -> Any:
+        raise SetupError("Dynamo is not installed", "make serving")
+
+    def answered(plan: Any, *_: Any, **__: Any) -> Any:
+        seen.append(plan.recipe.mode)
+        return SimpleNamespace(
+            tool="a test", ttft_ms=1, ttft_p99_ms=2, itl_ms=1, goodput_share=1.0, prefix_reuse=0.0, tokens_per_s_gpu=1
+        )
+
+    monkeypatch.setattr(tuning, "CLOSE", 0.0)
+    monkeypatch.setattr(replaying, "replay", answered)
+    chosen = tuning.replayed(found, "better", tuning.TraceText("", "none"), print)
+    assert set(seen) == {"disagg"}
+    assert chosen.accepted == found.accepted, "of equal goodput the search's own best"
+    monkeypatch.setattr(replaying, "replay", replay)
+    assert tuning.replayed(found, "better", tuning.TraceText("", "none"), print) == found, (
+        "without a replay the search stands"
+    )
 
 
 # ── the tool ─────────────────────────────────────────────────────────────────────────────────────────────────────────

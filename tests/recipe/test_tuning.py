@@ -113,6 +113,14 @@ def worker(gpus: int, ttft: float, itl: float, rate: float, batch: int) -> Worke
     )  # fmt: skip
 
 
+def test_the_order_of_the_answer_does_not_matter() -> None:
+    slow, fast = worker(1, 0, 20, 9.0, 64), worker(1, 0, 10, 8.0, 32)
+    first = worker(1, 500, 0, 0.1, 1)
+    for decode in ((slow, fast), (fast, slow)):
+        answer = ANSWER.model_copy(update={"agg": (), "prefill": (first,), "decode": decode})
+        assert layouts(QUESTION, answer)[0].itl_ms == 10, "prefill limits both, so the smaller batch does"
+
+
 WORKERS = st.builds(
     worker,
     st.sampled_from((1, 2, 4, 8)),
@@ -142,13 +150,16 @@ def test_no_layout_breaks_a_limit_and_none_is_better_than_the_first(
         assert sum(pool.replicas * pool.shape.gpus for pool in one.pools.values()) <= gpus
     # Every pair of workers at every pair of counts, without any of the short cuts.
     rates = [
-        row.requests_per_s * (gpus // row.gpus) * (asked.osl - 1)
+        (row.requests_per_s * (gpus // row.gpus) * (asked.osl - 1), row.itl_ms)
         for row in agg
         if row.gpus <= gpus and row.ttft_ms <= asked.ttft_ms and row.itl_ms <= asked.itl_ms
     ]
     factors = answer.factors
     rates += [
-        min(first.requests_per_s * p * factors.prefill, second.requests_per_s * d * factors.decode) * asked.osl
+        (
+            min(first.requests_per_s * p * factors.prefill, second.requests_per_s * d * factors.decode) * asked.osl,
+            second.itl_ms,
+        )
         for first in prefill
         if first.ttft_ms * factors.ttft < asked.ttft_ms
         for second in decode
@@ -157,7 +168,12 @@ def test_no_layout_breaks_a_limit_and_none_is_better_than_the_first(
         for d in range(1, gpus + 1)
         if p * first.gpus + d * second.gpus <= gpus
     ]
-    assert math.isclose(found[0].tokens_per_s_gpu if found else 0, max(rates, default=0) / gpus, rel_tol=1e-9)
+    assert bool(found) == bool(rates)
+    if found:
+        most = max(rate for rate, _ in rates)
+        assert math.isclose(found[0].tokens_per_s_gpu, most / gpus, rel_tol=1e-9)
+        least = min(itl for rate, itl in rates if rate == most)
+        assert found[0].itl_ms <= least, "of equals the one that answers faster"
 
 
 # ── what the Plan accepts ────────────────────────────────────────────────────────────────────────────────────────────
@@ -187,6 +203,16 @@ def test_a_batch_whose_kv_cache_does_not_fit_is_refused_though_the_tool_thinks_i
     assert isinstance(many, str)
     assert "400 requests of 4,250 tokens need a KV cache of 1,700,000" in many
     assert isinstance(accept("tuned", base(), QUESTION, layout("agg", batch=4, worker=(16, 1))), Accepted)
+
+
+def test_a_batch_that_misses_by_a_hair_gets_a_little_more_of_the_memory() -> None:
+    found = {
+        batch: accept("tuned", base(), QUESTION, layout("agg", batch=batch, worker=(16, 1))) for batch in range(40, 80)
+    }
+    shares = [
+        one.recipe.engine_tuning.gpu_memory_fraction if isinstance(one, Accepted) else None for one in found.values()
+    ]
+    assert list(dict.fromkeys(shares)) == [0.9, 0.92, None], "the recipe's own first"
 
 
 def test_the_next_best_is_taken_where_the_best_is_refused() -> None:
