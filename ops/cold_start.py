@@ -206,7 +206,13 @@ def markdown(plans: Sequence[Plan]) -> str:
 
 
 def plans_of_files() -> list[Plan]:
-    """Every model stack as its file is. A broken one is left out: `ops plan --all` tells of it."""
-    from ops.overview import overview
+    """Every model stack as its file is. A broken one is left out: `ops plan --all` tells of it.
 
-    return [row.plan for row in overview([]).rows if row.variant.own and row.plan.gpu_pool]
+    So are the tuned ones (`ops tune`): another layout of a model on the list, 18 stacks whose steps are the same. `ops plan STACK --cold-start` has each.
+    """
+    from ops.overview import overview
+    from recipe.predictions import tuned_gpus
+
+    tuned = tuned_gpus()
+    rows = [row for row in overview([]).rows if row.variant.stack not in tuned]
+    return [row.plan for row in rows if row.variant.own and row.plan.gpu_pool]
