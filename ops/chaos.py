@@ -577,10 +577,12 @@ def main(
     run_faults(cases, campaign, typer.echo)
     campaign.minutes = (time.monotonic() - begun) / 60
     if write or (len(points) == len(every) and len(cases) == len(CASES)):
+        from ops import benchmark_page
         from ops.benchmark import machine
 
         text = report(campaign, len(every), len(CASES), machine(ensure_engine()), datetime.now(UTC).date().isoformat())
         REPORT.write_text(text, encoding="utf-8")
+        benchmark_page.write()  # the page with all figures shows these, too
     for line in campaign.wrong:
         typer.echo(f"WRONG: {line}", err=True)
     tried = len(set(campaign.tried))
