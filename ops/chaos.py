@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -301,6 +301,7 @@ def _at_the_top(stack: Stack) -> None:
             f"{_last(stack.campaign)}: up ended and the graph is {graphs and graphs[0]['extra'].get('state')}"
         )
     result = stack.session.run(["preview", "--stack", stack.stack, "--expect-no-changes"], env=CREDENTIALS)
+    stack.campaign.said += [result.stdout, result.stderr]
     if not result.ok:
         stack.campaign.wrong.append(_failed(stack.campaign, "another up would change something", result))
 
@@ -432,6 +433,22 @@ def _strike(stack: Stack, case: Case) -> str:
         stack.campaign.leaks += len(left)
         wrong.append(f"{case.name}: after destroy there is {', '.join(left)}")
     return named
+
+
+def run_outputs(campaign: Campaign, say: Say, edits: Mapping[str, Any] | None = None) -> None:
+    """What we write for others (ops/chaos_outputs.py), made with the token set and credentials at hand, and searched for them."""
+    from ops import chaos_outputs
+
+    begun = time.monotonic()
+    name, own = SCENARIOS["owned"]
+    with Session(clock="off") as session:
+        stack = Stack(session, "owned", name, {**own, **(edits or {})}, campaign, say)
+        secrets = CREDENTIALS | {"HF_TOKEN": TOKEN, "HUGGING_FACE_HUB_TOKEN": TOKEN}
+        campaign.wrong += [f"outputs: {why}" for why in chaos_outputs.write(session, stack.stack, secrets)]
+        found = secrets_in(session.root, campaign.said)
+        campaign.wrong += [f"outputs: a secret stands in {where}" for where in found]
+        campaign.said.clear()
+    say(f"      {len(chaos_outputs.MADE)} files for others searched for secrets ({time.monotonic() - begun:.0f} s)")
 
 
 def all_points(scenarios: Iterable[str] = tuple(SCENARIOS)) -> list[Point]:
@@ -575,6 +592,7 @@ def main(
     typer.echo(f"{len(points)} of {len(every)} kill points, {len(cases)} of {len(CASES)} faults")
     run_points(points, campaign, typer.echo, clock=clock)
     run_faults(cases, campaign, typer.echo)
+    run_outputs(campaign, typer.echo)
     campaign.minutes = (time.monotonic() - begun) / 60
     if write or (len(points) == len(every) and len(cases) == len(CASES)):
         from ops import benchmark_page
