@@ -25,7 +25,7 @@ import typer
 from ops import stacks
 from ops.app import command
 from ops.benchmark_page import FOLDER, PAGE, Figure, Section, keep, write
-from ops.exits import FAILED, CommandError
+from ops.exits import BAD_INPUT, FAILED, CommandError
 from ops.planning import planned
 from rehearsal.engine import Engine, ensure_engine
 from rehearsal.session import Session
@@ -284,7 +284,8 @@ def commands_section(figures: Sequence[Figure], runs: int, where: str) -> Sectio
     )
 
 
-Name = Literal["commands", "served"]
+SECTIONS: Final = ("commands", "served")
+"""What is measured here."""
 
 
 @command
@@ -292,8 +293,8 @@ def main(
     runs: Annotated[int, typer.Option(min=5, help="Runs of each of our commands, not counting the first.")] = 5,
     out: Annotated[Path, typer.Option(help="Where the page goes.")] = PAGE,
     folder: Annotated[Path, typer.Option(help="Where measured sections are kept.")] = FOLDER,
-    only: Annotated[list[Name] | None, typer.Option(help="Measure this section; the others stay as they are. Repeatable.")] = None,
-    skip: Annotated[list[Name] | None, typer.Option(help="Do not measure this section. Repeatable.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Measure this section; the others stay as they are. Repeatable.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="Do not measure this section. Repeatable.")] = None,
     page: Annotated[bool, typer.Option("--page", help="Measure nothing: the page from the sections there are.")] = False,
     cold: Annotated[bool, typer.Option(help="Also what is set up from nothing: the control plane, Dynamo's environment.")] = True,
     profile: Annotated[str, typer.Option(help="Of the served section's live runs.")] = "small",
@@ -301,7 +302,9 @@ def main(
     settings: Annotated[list[str] | None, typer.Option("--set", help="Of the served section's stacks.")] = None,
 ) -> None:  # fmt: skip
     """Measure section by section, and put docs/benchmarks.md together."""
-    names: list[Name] = [] if page else [name for name in only or ("commands", "served") if name not in (skip or ())]
+    if unknown := {*(only or ()), *(skip or ())} - set(SECTIONS):
+        raise CommandError(f"no section {', '.join(sorted(unknown))}", f"one of {', '.join(SECTIONS)}", BAD_INPUT)
+    names = [] if page else [name for name in only or SECTIONS if name not in (skip or ())]
     for name in names:
         load = os.getloadavg()[0]
         engine = ensure_engine()

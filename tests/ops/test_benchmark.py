@@ -19,7 +19,7 @@ from ops.chaos import Campaign
 from ops.chaos import report as chaos_report
 from ops.compare.model import compare
 from ops.compare.view import as_data
-from ops.exits import CommandError
+from ops.exits import BAD_INPUT, CommandError
 from tests.ops.bench_samples import beside, corners
 
 LOADED = "import json, sys; print(json.dumps(sorted(m for m in sys.modules if m.startswith(('pulumi_aws', 'pulumi_kubernetes')))))"
@@ -89,6 +89,18 @@ def test_the_campaigns_figures_are_those_of_its_own_page(tmp_path: Path) -> None
     assert "| minutes | 61 | report |" in text
     assert "scenario" not in text, "the second table stays there"
     assert campaign(tmp_path / "nowhere.md") is None
+
+
+def test_the_command_takes_sections_by_name_and_can_measure_nothing(tmp_path: Path) -> None:
+    def run(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "ops.benchmark", "--out", str(tmp_path / "page.md"), *args]
+        return subprocess.run(command, cwd=stacks.ROOT, capture_output=True, text=True, check=False)
+
+    assert run("--page").returncode == 0
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
+    wrong = run("--only", "srved")
+    assert wrong.returncode == BAD_INPUT
+    assert "one of commands, served" in wrong.stderr
 
 
 def test_the_page_in_the_repository_is_what_its_sections_say(tmp_path: Path) -> None:
