@@ -552,6 +552,9 @@ def report(campaign: Campaign, every: int, every_fault: int, machine: str, date:
         ("A fault is one of rehearsal/cases.py: the command fails, `ops doctor` has to name the reason, and a destroy (where a network interface was "
         "left: `ops sweep` and a destroy) has to leave nothing."),
         "",
+        ("Token and credentials were searched for, plain and in base64, in every session's state, journal, events and logs, in what commands printed, and in "
+        "what is written for others: previews, plan, diff, the workflow's files and log, the pull request's comment, the page of a comparison."),
+        "",
         "| scenario | command | kill points | tried |",
         "|---|---|---|---|",
     ]  # fmt: skip
