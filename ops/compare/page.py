@@ -79,7 +79,7 @@ def _sides(sides: Sequence[Side]) -> str:
 def _replay(found: Replayed) -> str:
     """Predictions, and where they contradict what ran."""
     intro = (
-        f"<b>Predicted</b> by {escape(found.tool)} in virtual time, from the same database that live mock engines take their times from. "
+        f"<b>Predicted</b> by {escape(found.tool)} in virtual time, from NVIDIA's performance database. "
         "Nothing was served, no GPU was measured."
     )
     parts = [f'<h2>Offline replay (predicted)</h2><p class="simulated">{intro}</p>']

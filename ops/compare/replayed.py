@@ -72,10 +72,13 @@ class Replayed:
     """What predictions leave out, and what could not be predicted."""
     wall_seconds: float
     """What all predictions took, when they were made."""
+    live_simulated: bool = True
+    """Whether what ran was mock engines; else GPUs."""
 
     def sentences(self) -> tuple[str, ...]:
         """The agreement in words: first by switch, then what stands against what."""
         said = []
+        rest = "Neither is evidence of a GPU." if self.live_simulated else "What was measured counts."
         for factor in ("router", "disaggregation"):
             mine = [one for one in self.agreements if one.live.factor == factor]
             if mine:
@@ -88,7 +91,7 @@ class Replayed:
                 where = "" if one.live.load == "trace" else f" at {one.live.load}"
                 said.append(
                     f"Disagreement: {one.live.factor}, {BY_KEY[one.live.metric].title}{where}: live {one.live.share:+.0%}, "
-                    f"offline {one.offline.share:+.0%}. Neither is evidence of a GPU."
+                    f"offline {one.offline.share:+.0%}. {rest}"
                 )
         return tuple(said)
 
@@ -165,6 +168,7 @@ def put_together(
         traffic,
         tuple(dict.fromkeys(notes)),
         round(seconds, 1),
+        live_simulated=bool(found.simulated),
     )
 
 

@@ -47,6 +47,9 @@ def test_what_points_the_other_way_is_shown_as_disagreement_and_noise_as_neither
     assert words["disaggregation", "itl_ms"] == "agree"
     assert words["disaggregation", "ttft_ms"] == "undecided", "nothing beyond the repeats in either"
     assert any("router, TTFT mean: live -37%, offline +50%" in one for one in found.sentences()), found.sentences()
+    assert any("What was measured counts" in one for one in found.sentences()), "these samples are of GPUs"
+    simulated = compare([load(path) for path in corners(tmp_path / "simulated", about__simulated="a formula")])
+    assert any("Neither is evidence of a GPU" in one for one in beside(simulated).sentences())
     assert any(one.startswith("disaggregation: of 4 figures") for one in found.sentences())
 
 
