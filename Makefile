@@ -81,8 +81,8 @@ chaos: engine ## kill the engine at every place, and every fault, on the pretend
 rehearse: setup ## run the whole life of STACK on the real engine against a pretend cloud, tokens included (STACK=qwen3-32b-disagg; SERVE=0 without)
 	@$(PY) -m ops rehearse $(STACK)
 
-benchmark: engine control-plane ## measure plan, preview, rehearsal and control plane (20 minutes); writes docs/benchmarks.md
-	@$(PY) -m ops.benchmark
+benchmark: engine control-plane serving ## measure commands (20 minutes) and the served rehearsal (40); ONLY=commands or served; writes docs/benchmarks.md
+	@$(PY) -m ops.benchmark $(if $(ONLY),--only $(ONLY))
 
 tuning-figures: tuning ## search every model x GPU x traffic and write docs/tuning-figures.md (20 minutes; what was asked before is kept)
 	@$(PY) -m ops tune --all --write docs/tuning-figures.md

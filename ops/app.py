@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any, Literal, ParamSpec
 
 import typer
 
@@ -362,6 +362,12 @@ def bench(
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path("results"),
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="With --corners: the comparison as a page.")] = None,
+    replay: Annotated[
+        Literal["no", "same", "full"],
+        typer.Option(
+            help="With --corners: offline replay of the same traffic beside it; full: of the whole trace, too."
+        ),
+    ] = "same",
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Measure a stack with AIPerf: the Job runs as part of `pulumi up`, is followed from here, and its results are fetched.
@@ -373,7 +379,7 @@ def bench(
 
     wish = Wish(
         profile, tuple(settings or ()), out, rehearse_it, attach, again, reprint, yes, as_json,
-        destroy=destroy or resume, resume=resume, max_minutes=max_minutes, max_usd=max_usd,
+        destroy=destroy or resume, resume=resume, max_minutes=max_minutes, max_usd=max_usd, replay=replay,
     )  # fmt: skip
     if wish.destroy and (rehearse_it or attach or corners):
         raise CommandError(
@@ -425,6 +431,12 @@ def compare(
         ),
     ] = False,
     profile: Annotated[str | None, typer.Option(help="With --corners: the profile to name.")] = None,
+    replay: Annotated[
+        Literal["no", "same", "full"],
+        typer.Option(
+            help="same: offline replay (predicted) of the same traffic beside the runs; full: of the whole trace, too."
+        ),
+    ] = "no",
 ) -> None:
     """Runs of the same traffic side by side: TTFT, ITL, latency, goodput, tokens and dollars, and what made the difference.
 
@@ -439,7 +451,9 @@ def compare(
         return
     from ops.compare.command import compare_folders, folders_of
 
-    raise typer.Exit(compare_folders(folders_of(results, every=every), as_json=as_json, html=html, emit=_emit))
+    raise typer.Exit(
+        compare_folders(folders_of(results, every=every), as_json=as_json, html=html, emit=_emit, replay=replay)
+    )
 
 
 # ── during and after ─────────────────────────────────────────────────────────────────────────────────────────────────

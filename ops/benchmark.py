@@ -1,4 +1,4 @@
-"""`make benchmark`: how long our own commands take, measured on this machine, into docs/benchmarks.md.
+"""`make benchmark`: how long our own commands take, and what the served rehearsal shows, measured on this machine, into docs/benchmarks.md.
 
 Medians of several runs after one that does not count. What a run needs of the disk is warm then, as in daily use.
 """
@@ -9,7 +9,6 @@ import ast
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -18,20 +17,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import psutil
 import typer
 
-from ops import cold_start, stacks
+from ops import stacks
 from ops.app import command
-from ops.exits import FAILED, CommandError
+from ops.benchmark_page import FOLDER, PAGE, Figure, Section, keep, write
+from ops.exits import BAD_INPUT, FAILED, CommandError
 from ops.planning import planned
-from recipe.plan import Plan
 from rehearsal.engine import Engine, ensure_engine
 from rehearsal.session import Session
 
-OUT: Final = stacks.ROOT / "docs" / "benchmarks.md"
 STACK: Final = "qwen3-32b-disagg"
 FLOOR: Final = "floor"
 
@@ -44,27 +42,6 @@ BUILD_MINUTES: Final = 20
 START_SECONDS: Final = 20
 CLUSTER_MIB: Final = 1.2 * 1024
 STACK_SECONDS: Final = 10
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the report. `target` is the most it may be; None where there is none."""
-
-    what: str
-    values: tuple[float, ...]
-    unit: str
-    target: float | None = None
-    digits: int = 2
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.values)
-
-    @property
-    def verdict(self) -> str:
-        if self.target is None:
-            return ""
-        return "met" if self.median <= self.target else "**missed**"
 
 
 @dataclass(frozen=True)
@@ -111,9 +88,20 @@ def plan_figures(runs: int) -> list[Figure]:
         "plan --all", runs, lambda: measure([sys.executable, "-m", "ops", "plan", "--all"], env)
     )
     return [
-        Figure("`ops plan --all`, wall", tuple(child.seconds for child in every), "s", PLAN_ALL_SECONDS),
-        Figure("`ops plan`, wall", tuple(child.seconds for child in found), "s", PLAN_SECONDS),
-        Figure("`ops plan`, peak memory", tuple(child.peak_mib for child in found), "MiB", PLAN_MIB, 0),
+        Figure(
+            what="`ops plan --all`, wall",
+            values=tuple(child.seconds for child in every),
+            unit="s",
+            target=PLAN_ALL_SECONDS,
+        ),
+        Figure(what="`ops plan`, wall", values=tuple(child.seconds for child in found), unit="s", target=PLAN_SECONDS),
+        Figure(
+            what="`ops plan`, peak memory",
+            values=tuple(child.peak_mib for child in found),
+            unit="MiB",
+            target=PLAN_MIB,
+            digits=0,
+        ),
     ]
 
 
@@ -130,9 +118,11 @@ def preview_figures(runs: int, engine: Engine) -> list[Figure]:
 
             found: list[tuple[float, float]] = repeat("preview", runs, both)
     return [
-        Figure("`pulumi preview` of the program, wall", tuple(one for one, _ in found), "s"),
-        Figure("`pulumi preview` of imports only, wall", tuple(other for _, other in found), "s"),
-        Figure("ratio of the two", tuple(one / other for one, other in found), "×", PREVIEW_RATIO),
+        Figure(what="`pulumi preview` of the program, wall", values=tuple(one for one, _ in found), unit="s"),
+        Figure(what="`pulumi preview` of imports only, wall", values=tuple(other for _, other in found), unit="s"),
+        Figure(
+            what="ratio of the two", values=tuple(one / other for one, other in found), unit="×", target=PREVIEW_RATIO
+        ),
     ]
 
 
@@ -188,7 +178,13 @@ def rehearsal_figures(runs: int) -> list[Figure]:
         "rehearsal", runs, lambda: measure([sys.executable, "-m", "ops", "rehearse", STACK, "--no-serve"])
     )
     return [
-        Figure("`ops rehearse --no-serve`, wall", tuple(child.seconds for child in found), "s", REHEARSAL_SECONDS, 1)
+        Figure(
+            what="`ops rehearse --no-serve`, wall",
+            values=tuple(child.seconds for child in found),
+            unit="s",
+            target=REHEARSAL_SECONDS,
+            digits=1,
+        )
     ]
 
 
@@ -215,9 +211,21 @@ def control_plane_figures(runs: int) -> list[Figure]:
     found: list[tuple[float, float, float]] = repeat("control plane", runs, one)
     start, slowest, memory = zip(*found, strict=True)
     return [
-        Figure("control plane, start", start, "s", START_SECONDS, 1),
-        Figure(f"control plane, the slowest of {len(plans)} stacks", slowest, "s", STACK_SECONDS, 1),
-        Figure("control plane, resident memory after all stacks", memory, "MiB", CLUSTER_MIB, 0),
+        Figure(what="control plane, start", values=start, unit="s", target=START_SECONDS, digits=1),
+        Figure(
+            what=f"control plane, the slowest of {len(plans)} stacks",
+            values=slowest,
+            unit="s",
+            target=STACK_SECONDS,
+            digits=1,
+        ),
+        Figure(
+            what="control plane, resident memory after all stacks",
+            values=memory,
+            unit="MiB",
+            target=CLUSTER_MIB,
+            digits=0,
+        ),
     ]
 
 
@@ -232,7 +240,15 @@ def cold_figures() -> list[Figure]:
         finally:
             for folder, _, _ in os.walk(Path(name) / folders["GOMODCACHE"]):
                 Path(folder).chmod(0o755)  # Go's modules are read-only, which would keep them from being removed
-    return [Figure("control plane, built from nothing (one run)", (built.seconds / 60,), "min", BUILD_MINUTES, 1)]
+    return [
+        Figure(
+            what="control plane, built from nothing (one run)",
+            values=(built.seconds / 60,),
+            unit="min",
+            target=BUILD_MINUTES,
+            digits=1,
+        )
+    ]
 
 
 def machine(engine: Engine) -> str:
@@ -252,74 +268,62 @@ def _cpu() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown CPU")
 
 
-def report(
-    figures: Sequence[Figure], runs: int, where: str, today: str, load: float, cold_starts: Sequence[Plan] = ()
-) -> str:
-    """docs/benchmarks.md."""
-    rows = []
-    for figure in figures:
-        shown = [f"{value:.{figure.digits}f}" for value in (figure.median, min(figure.values), max(figure.values))]
-        target = f"≤ {figure.target:g} {figure.unit}" if figure.target is not None else ""
-        rows.append(
-            f"| {figure.what} | {shown[0]} {figure.unit} | {shown[1]}–{shown[2]} | {target} | {figure.verdict} |"
-        )
-    return "\n".join(
-        [
-            "# Benchmarks",
-            "",
-            "<!-- Written by `make benchmark`; do not edit. -->",
-            "",
-            f"Medians of {runs} runs after a warm-up, {today}. {where}. Load average when it began: {load:.1f}.",
-            "",
-            "| what | median | range | target | verdict |",
-            "|---|---|---|---|---|",
-            *rows,
-            "",
-            f"Of the stack `{STACK}` where nothing else is said. The floor of `pulumi preview` is a program that imports the SDK modules ours uses and",
-            "creates nothing; both previews take turns, on the same engine, against the same pretend providers. Wall times include",
-            "the start of every process.",
-            "",
-            *(_cold_starts(cold_starts) if cold_starts else ()),
-        ]
+def commands_section(figures: Sequence[Figure], runs: int, where: str) -> Section:
+    """Our own commands."""
+    return Section(
+        title="Our commands",
+        measured=f"Medians of {runs} runs after a warm-up. {where}",
+        figures=tuple(figures),
+        text=(
+            (
+                f"Of the stack `{STACK}` where nothing else is said. The floor of `pulumi preview` is a program that imports the SDK modules ours uses and\n"
+                "creates nothing; both previews take turns, on the same engine, against the same pretend providers. Wall times include\n"
+                "the start of every process."
+            ),
+        ),
     )
 
 
-def _cold_starts(plans: Sequence[Plan]) -> list[str]:
-    """The section on cold starts: no measurement, but of the code that is measured here, so that it is never older."""
-    return [
-        "## Cold start (computed)",
-        "",
-        f"`{cold_start.REMADE_BY}` prints it again.",
-        "",
-        cold_start.markdown(plans),
-    ]
+SECTIONS: Final = ("commands", "served")
+"""What is measured here."""
 
 
 @command
 def main(
-    runs: Annotated[int, typer.Option(min=5, help="Runs of each, not counting the first.")] = 5,
-    out: Annotated[Path, typer.Option(help="Where the report goes.")] = OUT,
-    cold: Annotated[
-        bool, typer.Option(help="Also build the control plane from nothing, in folders of its own.")
-    ] = True,
-) -> None:
-    """Measure, and write the report."""
-    load = os.getloadavg()[0]
-    engine = ensure_engine()
-    figures = [
-        *plan_figures(runs),
-        *preview_figures(runs, engine),
-        *rehearsal_figures(runs),
-        *control_plane_figures(runs),
-        *(cold_figures() if cold else ()),
-    ]
-    today = datetime.now(UTC).date().isoformat()
-    text = report(figures, runs, machine(engine), today, load, cold_start.plans_of_files())
-    try:
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise CommandError(f"{out} cannot be written: {error.strerror}", "name another file: --out FILE") from None
-    typer.echo(text)
+    runs: Annotated[int, typer.Option(min=5, help="Runs of each of our commands, not counting the first.")] = 5,
+    out: Annotated[Path, typer.Option(help="Where the page goes.")] = PAGE,
+    folder: Annotated[Path, typer.Option(help="Where measured sections are kept.")] = FOLDER,
+    only: Annotated[list[str] | None, typer.Option(help="Measure this section; the others stay as they are. Repeatable.")] = None,
+    skip: Annotated[list[str] | None, typer.Option(help="Do not measure this section. Repeatable.")] = None,
+    page: Annotated[bool, typer.Option("--page", help="Measure nothing: the page from the sections there are.")] = False,
+    cold: Annotated[bool, typer.Option(help="Also what is set up from nothing: the control plane, Dynamo's environment.")] = True,
+    profile: Annotated[str, typer.Option(help="Of the served section's live runs.")] = "small",
+    replay: Annotated[Literal["same", "full"], typer.Option(help="Of the served section.")] = "full",
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Of the served section's stacks.")] = None,
+) -> None:  # fmt: skip
+    """Measure section by section, and put docs/benchmarks.md together."""
+    if unknown := {*(only or ()), *(skip or ())} - set(SECTIONS):
+        raise CommandError(f"no section {', '.join(sorted(unknown))}", f"one of {', '.join(SECTIONS)}", BAD_INPUT)
+    names = [] if page else [name for name in only or SECTIONS if name not in (skip or ())]
+    for name in names:
+        load = os.getloadavg()[0]
+        engine = ensure_engine()
+        where = f"{datetime.now(UTC).date().isoformat()}. {machine(engine)}. Load average when it began: {load:.1f}."
+        if name == "served":
+            from ops.benchmark_served import served_section
+
+            found = served_section(where, profile=profile, cold=cold, replay=replay, settings=settings or ())
+        else:
+            figures = [
+                *plan_figures(runs),
+                *preview_figures(runs, engine),
+                *rehearsal_figures(runs),
+                *control_plane_figures(runs),
+                *(cold_figures() if cold else ()),
+            ]
+            found = commands_section(figures, runs, where)
+        keep(name, found, folder)  # at once: what was measured stays, whatever becomes of the next one
+    typer.echo(write(out, folder))
 
 
 if __name__ == "__main__":

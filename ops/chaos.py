@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -301,6 +301,7 @@ def _at_the_top(stack: Stack) -> None:
             f"{_last(stack.campaign)}: up ended and the graph is {graphs and graphs[0]['extra'].get('state')}"
         )
     result = stack.session.run(["preview", "--stack", stack.stack, "--expect-no-changes"], env=CREDENTIALS)
+    stack.campaign.said += [result.stdout, result.stderr]
     if not result.ok:
         stack.campaign.wrong.append(_failed(stack.campaign, "another up would change something", result))
 
@@ -434,6 +435,22 @@ def _strike(stack: Stack, case: Case) -> str:
     return named
 
 
+def run_outputs(campaign: Campaign, say: Say, edits: Mapping[str, Any] | None = None) -> None:
+    """What we write for others (ops/chaos_outputs.py), made with the token set and credentials at hand, and searched for them."""
+    from ops import chaos_outputs
+
+    begun = time.monotonic()
+    name, own = SCENARIOS["owned"]
+    with Session(clock="off") as session:
+        stack = Stack(session, "owned", name, {**own, **(edits or {})}, campaign, say)
+        secrets = CREDENTIALS | {"HF_TOKEN": TOKEN, "HUGGING_FACE_HUB_TOKEN": TOKEN}
+        campaign.wrong += [f"outputs: {why}" for why in chaos_outputs.write(session, stack.stack, secrets)]
+        found = secrets_in(session.root, campaign.said)
+        campaign.wrong += [f"outputs: a secret stands in {where}" for where in found]
+        campaign.said.clear()
+    say(f"      {len(chaos_outputs.MADE)} files for others searched for secrets ({time.monotonic() - begun:.0f} s)")
+
+
 def all_points(scenarios: Iterable[str] = tuple(SCENARIOS)) -> list[Point]:
     """Every kill point of the scenarios, by what the program registers."""
     found: set[Point] = set()
@@ -535,6 +552,9 @@ def report(campaign: Campaign, every: int, every_fault: int, machine: str, date:
         ("A fault is one of rehearsal/cases.py: the command fails, `ops doctor` has to name the reason, and a destroy (where a network interface was "
         "left: `ops sweep` and a destroy) has to leave nothing."),
         "",
+        ("Token and credentials were searched for, plain and in base64, in every session's state, journal, events and logs, in what commands printed, and in "
+        "what is written for others: previews, plan, diff, the workflow's files and log, the pull request's comment, the page of a comparison."),
+        "",
         "| scenario | command | kill points | tried |",
         "|---|---|---|---|",
     ]  # fmt: skip
@@ -575,12 +595,15 @@ def main(
     typer.echo(f"{len(points)} of {len(every)} kill points, {len(cases)} of {len(CASES)} faults")
     run_points(points, campaign, typer.echo, clock=clock)
     run_faults(cases, campaign, typer.echo)
+    run_outputs(campaign, typer.echo)
     campaign.minutes = (time.monotonic() - begun) / 60
     if write or (len(points) == len(every) and len(cases) == len(CASES)):
+        from ops import benchmark_page
         from ops.benchmark import machine
 
         text = report(campaign, len(every), len(CASES), machine(ensure_engine()), datetime.now(UTC).date().isoformat())
         REPORT.write_text(text, encoding="utf-8")
+        benchmark_page.write()  # the page with all figures shows these, too
     for line in campaign.wrong:
         typer.echo(f"WRONG: {line}", err=True)
     tried = len(set(campaign.tried))

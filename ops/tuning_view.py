@@ -62,7 +62,7 @@ def markdown(rows: tuple[Prediction, ...]) -> str:
 
 
 def _lines(rows: tuple[Prediction, ...]) -> Iterator[str]:
-    rows = tuple(sorted(rows, key=lambda one: (one.question.model, one.traffic, one.gpu)))
+    rows = in_order(rows)
     first = rows[0]
     yield "# Tuned layouts: figures"
     yield ""
@@ -78,16 +78,40 @@ def _lines(rows: tuple[Prediction, ...]) -> Iterator[str]:
     yield "Output tokens per second and GPU under the same limits. Recipe: the best of the shipped layouts at its best batch size, on the same number of GPUs. "
     yield "Free: the tool's own best, agg or disagg, whatever our plan thinks of it."
     yield ""
-    yield "| Model | GPU | Traffic | Limits TTFT, ITL ms | Recipe | Tuned | Free | Tuned / recipe | Tuned / free | Tuned layout | TTFT, ITL ms | Search |"
+    yield f"| {' | '.join(HEADER)} |"
     yield "|---|---|---|---|---:|---:|---:|---:|---:|---|---|---|"
-    gains: list[float] = []
-    closeness: list[float] = []
+    yield from (f"| {' | '.join(cells)} |" for cells in table_rows(rows))
+    yield ""
+    yield summary(rows)
+
+
+HEADER: Final = (
+    "Model",
+    "GPU",
+    "Traffic",
+    "Limits TTFT, ITL ms",
+    "Recipe",
+    "Tuned",
+    "Free",
+    "Tuned / recipe",
+    "Tuned / free",
+    "Tuned layout",
+    "TTFT, ITL ms",
+    "Search",
+)
+
+
+def in_order(rows: tuple[Prediction, ...]) -> tuple[Prediction, ...]:
+    """By model, traffic and GPU, as tables show them."""
+    return tuple(sorted(rows, key=lambda one: (one.question.model, one.traffic, one.gpu)))
+
+
+def table_rows(rows: tuple[Prediction, ...]) -> Iterator[tuple[str, ...]]:
+    """The cells of each row, as `HEADER` says."""
     for row in rows:
         question, tuned, recipe = row.question, row.tuned, row.recipe
         gain, close = ratio(row)
-        gains += [gain] if gain else []
-        closeness += [close] if close else []
-        cells = [
+        yield (
             question.model.removeprefix("Qwen/"),
             f"{question.gpus} x {row.gpu}",
             f"{question.isl}/{question.osl}",
@@ -100,12 +124,17 @@ def _lines(rows: tuple[Prediction, ...]) -> Iterator[str]:
             str(tuned.layout) if tuned else "",
             f"{tuned.layout.ttft_ms:.0f}, {tuned.layout.itl_ms:.1f}" if tuned else "",
             f"{row.seconds:.0f} s, {row.memory_mib} MiB",
-        ]
-        yield f"| {' | '.join(cells)} |"
-    yield ""
-    if gains:
-        mean = math.exp(sum(map(math.log, gains)) / len(gains))
-        yield (
-            f"{len(rows)} rows. Geometric mean of tuned / recipe: **{mean:.3f}** (lowest {min(gains):.3f}); "
-            f"lowest tuned / free: **{min(closeness):.3f}** (target {_SHIPPED_TARGET})."
         )
+
+
+def summary(rows: tuple[Prediction, ...]) -> str:
+    """How much better than the recipes, and how near to the free optimum, over all rows."""
+    both = [ratio(row) for row in rows]
+    gains, closeness = [gain for gain, _ in both if gain], [close for _, close in both if close]
+    if not gains or not closeness:
+        return f"{len(rows)} rows."
+    mean = math.exp(sum(map(math.log, gains)) / len(gains))
+    return (
+        f"{len(rows)} rows. Geometric mean of tuned / recipe: **{mean:.3f}** (lowest {min(gains):.3f}); "
+        f"lowest tuned / free: **{min(closeness):.3f}** (target {_SHIPPED_TARGET})."
+    )

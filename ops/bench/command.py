@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -24,6 +24,9 @@ from ops.exits import BAD_INPUT, FAILED, MISSING, OK, CommandError
 from ops.planning import Planned, planned
 from recipe.config import PROJECT, RECIPE_KEY
 from recipe.plan import Plan
+
+if TYPE_CHECKING:
+    from ops.compare.replayed import Much
 
 DEFAULT_PROFILE: Final = "fixed"
 REHEARSAL_PROFILE: Final = "small"
@@ -51,6 +54,8 @@ class Wish:
     resume: bool = False
     max_minutes: float | None = None
     max_usd: float | None = None
+    replay: Much = "no"
+    """Offline replay beside the four corners."""
 
     @property
     def name(self) -> str:
@@ -399,4 +404,4 @@ def all_corners(one: str, other: str, wish: Wish, emit: Emit, html: Path | None)
             return code
         folders.append(folder)
     typer.echo(f"\nFour corners in {(time.monotonic() - begun) / 60:.1f} minutes", err=True)
-    return compare_folders(folders, as_json=wish.as_json, html=html, emit=emit)
+    return compare_folders(folders, as_json=wish.as_json, html=html, emit=emit, replay=wish.replay)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -14,6 +15,9 @@ from ops.compare.model import compare
 from ops.compare.page import page
 from ops.compare.view import as_data, render
 from ops.exits import BAD_INPUT, FAILED, OK, CommandError
+
+if TYPE_CHECKING:
+    from ops.compare.replayed import Much
 
 Emit = Callable[[Any], None]
 
@@ -28,11 +32,15 @@ def folders_of(paths: Sequence[Path], *, every: bool) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def compare_folders(paths: Sequence[Path], *, as_json: bool, html: Path | None, emit: Emit) -> int:
+def compare_folders(paths: Sequence[Path], *, as_json: bool, html: Path | None, emit: Emit, replay: Much = "no") -> int:
     """Read, compare, show. Raises CommandError for what cannot be compared."""
     if len(paths) < 2:
         raise CommandError("a comparison needs two runs at least", "python -m ops compare A B", BAD_INPUT)
     found = compare([load(path) for path in paths])
+    if replay != "no":
+        from ops.compare.replayed import replayed  # here alone: it plans and brings the rehearsal's tools
+
+        found = replace(found, replay=replayed(found, replay, lambda line: typer.echo(f"  {line}", err=True)))
     if html is not None:
         try:
             html.write_text(page(found), encoding="utf-8")

@@ -9,10 +9,13 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from ops.bench.results import Point, Run
 from ops.exits import BAD_INPUT, CommandError
+
+if TYPE_CHECKING:
+    from ops.compare.replayed import Replayed
 
 Factor = Literal["router", "disaggregation"]
 LEAST_NOISE: Final = 0.02
@@ -129,6 +132,8 @@ class Comparison:
     missing_corners: tuple[tuple[str, str], ...]
     """(mode, router) without which router and disaggregation cannot be told apart."""
     warnings: tuple[str, ...]
+    replay: Replayed | None = None
+    """Predictions beside the figures, where they were asked for (ops/compare/replayed.py)."""
 
     @property
     def simulated(self) -> str | None:
@@ -150,7 +155,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
             "the runs have no point in common", "finish them: `ops bench STACK --profile NAME`", BAD_INPUT
         )
     sides = {load: tuple(side_of(run, load) for run in runs) for load in loads}
-    effects = tuple(_effects(sides))
+    effects = tuple(effects_of(sides))
     corners = {_corner(run) for run in runs}
     missing = _missing(corners)
     return Comparison(
@@ -300,7 +305,7 @@ def _missing(corners: set[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _effects(sides: dict[str, tuple[Side, ...]]) -> list[Effect]:
+def effects_of(sides: dict[str, tuple[Side, ...]]) -> list[Effect]:
     """Each switch where it was turned with the other one left alone: averaged over the pairs there are."""
     found = []
     factors: tuple[Factor, ...] = ("router", "disaggregation")

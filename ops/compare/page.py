@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ops.compare import charts
 from ops.compare.charts import Series, axis
-from ops.compare.model import BY_KEY, METRICS, Comparison, Figure, distribution
+from ops.compare.model import BY_KEY, METRICS, Comparison, Figure, Side, distribution
+from ops.compare.view import agreement_rows
+
+if TYPE_CHECKING:
+    from ops.compare.replayed import Replayed
 
 _STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1180px; margin: 2em auto; padding: 0 1em; }
@@ -40,6 +45,8 @@ def page(found: Comparison, title: str = "Comparison of benchmarks") -> str:
     parts += [f'<p class="warning">{escape(one)}</p>' for one in found.warnings]
     for load in found.loads:
         parts.append(f"<h2>{escape(_heading(load))}</h2>{_table(found, load)}")
+    if found.replay is not None:
+        parts.append(_replay(found.replay))
     parts.append('<h2>Charts</h2><div class="charts">' + "".join(_charts(found)) + "</div>")
     parts.append("<h2>What was measured</h2>" + _about(found))
     body = "\n".join(parts)
@@ -57,12 +64,35 @@ def _heading(load: str) -> str:
 
 
 def _table(found: Comparison, load: str) -> str:
+    return _sides(found.sides[load])
+
+
+def _sides(sides: Sequence[Side]) -> str:
     head = "".join(f"<th>{escape(metric.title)}<br><small>{escape(metric.unit)}</small></th>" for metric in METRICS)
     rows = []
-    for side in found.sides[load]:
+    for side in sides:
         cells = "".join(_cell(side.figures.get(metric.key), metric.digits) for metric in METRICS)
         rows.append(f"<tr><td>{escape(side.run.name)} <small>× {side.repeats}</small></td>{cells}</tr>")
     return f"<table><tr><th>run</th>{head}</tr>{''.join(rows)}</table>"
+
+
+def _replay(found: Replayed) -> str:
+    """Predictions, and where they contradict what ran."""
+    intro = (
+        f"<b>Predicted</b> by {escape(found.tool)} in virtual time, from NVIDIA's performance database. "
+        "Nothing was served, no GPU was measured."
+    )
+    parts = [f'<h2>Offline replay (predicted)</h2><p class="simulated">{intro}</p>']
+    parts += [f"<h3>{escape(found.traffic[load])}</h3>{_sides(row)}" for load, row in found.sides.items()]
+    if found.agreements:
+        head = "".join(f"<th>{title}</th>" for title in ("switch", "load", "figure", "live", "offline", "signs"))
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in agreement_rows(found)
+        )
+        parts.append(f"<h3>Live against offline</h3><table><tr>{head}</tr>{rows}</table>")
+    parts.append("<ul>" + "".join(f"<li>{escape(one)}</li>" for one in found.sentences()) + "</ul>")
+    parts += [f"<p><small>Not in the prediction: {escape(one)}</small></p>" for one in found.notes]
+    return "\n".join(parts)
 
 
 def _cell(figure: Figure | None, digits: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import RenderableType
@@ -11,7 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.bench.results import Run
-from ops.compare.model import METRICS, Comparison, Figure, Side, side_of
+from ops.compare.model import BY_KEY, METRICS, Comparison, Figure, Side, side_of
+
+if TYPE_CHECKING:
+    from ops.compare.replayed import Replayed
 
 
 def render(found: Comparison) -> Iterator[RenderableType]:
@@ -21,11 +24,46 @@ def render(found: Comparison) -> Iterator[RenderableType]:
     for load in found.loads:
         yield Text(f"\n{'The trace at its own times' if load == 'trace' else f'{load} in flight'}", style="bold")
         yield table(found.sides[load])
+    if found.replay is not None:
+        yield from _replay(found.replay)
     yield Text("\nVerdict", style="bold")
     for sentence in found.verdict:
         yield Text(f"- {sentence}")
     for warning in found.warnings:
         yield Text(f"! {warning}", style="yellow")
+
+
+def _replay(found: Replayed) -> Iterator[RenderableType]:
+    for load, row in found.sides.items():
+        yield Text(f"\nOffline replay (predicted), {found.traffic[load]}", style="bold")
+        yield table(row, first="predicted")
+    if found.agreements:
+        yield Text("\nLive against offline", style="bold")
+        made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim")
+        for title in ("switch", "load", "figure", "live", "offline", "signs"):
+            made.add_column(title, justify="right" if title in ("live", "offline") else "left")
+        for cells in agreement_rows(found):
+            made.add_row(*cells)
+        yield made
+    for sentence in found.sentences():
+        yield Text(f"- {sentence}")
+    for note in found.notes:
+        yield Text(f"  not in the prediction: {note}", style="dim")
+
+
+def agreement_rows(found: Replayed) -> list[tuple[str, ...]]:
+    """Switch, load, figure, live change, offline change, word."""
+    return [
+        (
+            one.live.factor,
+            one.live.load,
+            BY_KEY[one.live.metric].title,
+            f"{one.live.share:+.0%}",
+            f"{one.offline.share:+.0%}",
+            one.word,
+        )
+        for one in found.agreements
+    ]
 
 
 def one_run(run: Run) -> Iterator[RenderableType]:
@@ -82,7 +120,16 @@ def as_data(found: Comparison) -> dict[str, Any]:
         "verdict": list(found.verdict),
         "missing_corners": [{"mode": mode, "router": router} for mode, router in found.missing_corners],
         "warnings": list(found.warnings),
+        "replay": _replay_data(found.replay),
     }
+
+
+def _replay_data(found: Replayed | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    from ops.compare.replayed import as_data as data
+
+    return data(found, _side_data)
 
 
 def _run(run: Run) -> dict[str, Any]:

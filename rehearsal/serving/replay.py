@@ -38,7 +38,7 @@ from rehearsal.serving.environment import ensure_environment
 FORMAT: Final = 1
 """Of what is kept: another number, and everything is computed anew."""
 KV_GB_PER_SECOND: Final = 50.0
-"""One GPU's share of its node's EFA: 3,200 Gbit/s over 8 GPUs on p5, p5en and p6-b200 alike (facts/aws.md). Nobody has measured the transfer."""
+"""One GPU's share of a p5's EFA: 3,200 Gbit/s over 8 GPUs (facts/aws.md); other GPUs are taken for the same. docs/unverified.md has it."""
 TIMEOUT_SECONDS: Final = 900.0
 _POLICIES: Final = {"kv": "kv_router", "round-robin": "round_robin"}
 _SIGKILL: Final = -9

@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from ops.chaos import SCENARIOS, TOKEN, Campaign, Point, all_points, forms, run_faults, run_points, secrets_in
+from ops.chaos import (
+    SCENARIOS,
+    TOKEN,
+    Campaign,
+    Point,
+    all_points,
+    forms,
+    run_faults,
+    run_outputs,
+    run_points,
+    secrets_in,
+)
 from rehearsal.cases import CASES, KINDS
 
 pytestmark = pytest.mark.engine
@@ -83,3 +94,29 @@ def test_every_fault_is_one_of_a_type_that_the_stacks_have() -> None:
     made = {point.hold().type for point in all_points()}
     struck = {fault["type"] for case in CASES.values() for fault in case.faults}
     assert struck <= made, "a fault that can strike nothing would count as tried"
+
+
+@pytest.mark.slow
+def test_no_secret_stands_in_what_is_written_for_others() -> None:
+    campaign, told = Campaign(SEED), [""]
+    run_outputs(campaign, told.append)
+    assert not campaign.wrong, "\n".join(campaign.wrong)
+    assert "11 files" in told[-1]
+
+
+@pytest.mark.slow
+def test_a_secret_that_is_planted_is_found_in_what_is_written_for_others() -> None:
+    campaign = Campaign(SEED)
+    run_outputs(campaign, lambda _: None, {"owner": TOKEN})
+    found = "\n".join(campaign.wrong)
+    for file in (
+        "preview.json",
+        "diff.json",
+        "diff.md",
+        "workflow.log",
+        "workflow/diff.json",
+        "summary.md",
+        "comment.md",
+        "plan.json",
+    ):
+        assert f"a secret stands in outputs/{file}" in found, found

@@ -7,7 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ops.compare.model import Comparison
+from ops.compare.replayed import Replayed, put_together, side_of_replays
 from recipe.benchmark import FORMAT
+from rehearsal.serving.replay import Replay
 
 ABOUT: dict[str, Any] = {
     "format": FORMAT,
@@ -126,3 +129,26 @@ def corners(root: Path, **changes: Any) -> list[Path]:
         folder(root, "disagg-rr", mode="disagg", ttft=(402.0, 408.0), itl=(10.0, 10.1), **changes),
         folder(root, "disagg-kv", mode="disagg", router="kv", ttft=(252.0, 257.0), itl=(10.0, 10.1), **changes),
     ]
+
+
+def answer(ttft: float, itl: float = 14.0) -> Replay:
+    """A prediction with those means."""
+    return Replay(
+        tool="aisimulate", traffic="the same requests", requests=4, answered=4, seconds=60.0, ttft_ms=ttft, ttft_p50_ms=ttft,
+        ttft_p99_ms=ttft, itl_ms=itl, itl_p99_ms=itl, token_gap_p99_ms=itl, latency_ms=ttft + 342 * itl, goodput_share=1.0,
+        goodput_rps=1000 / ttft, prefix_reuse=0.1, tokens_per_s=640.0, tokens_per_s_gpu=40.0, gpus=16, wall_seconds=1.0, gaps=("a gap",),
+    )  # fmt: skip
+
+
+def beside(found: Comparison) -> Replayed:
+    """Predictions for `corners`: the kv router makes TTFT worse by half, disaggregation ITL better as it does live."""
+    row = tuple(
+        side_of_replays(
+            run,
+            "trace",
+            [answer(600.0 if run.stack["router"] == "kv" else 400.0, 10.0 if run.stack["mode"] == "disagg" else 14.0)]
+            * 2,
+        )
+        for run in found.runs
+    )
+    return put_together(found, {"trace": row}, {"trace": "the same requests"}, ["a gap"], 8.0)

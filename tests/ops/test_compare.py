@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ops.compare import charts
 from ops.compare.model import Comparison, compare
 from ops.compare.page import page
 from ops.exits import BAD_INPUT, OK
-from tests.ops.bench_samples import corners, folder
+from tests.ops.bench_samples import beside, corners, folder
 
 Run = Callable[..., Result]
 
@@ -271,7 +272,8 @@ def browser() -> str:
 def test_a_real_browser_shows_the_page_without_a_complaint(tmp_path: Path) -> None:
     paths = corners(tmp_path / "fixed", loads=(1.0, 2.0, 4.0))
     file, shot = tmp_path / "page.html", tmp_path / "page.png"
-    file.write_text(page(comparison(*paths)), encoding="utf-8")
+    found = comparison(*paths)
+    file.write_text(page(replace(found, replay=beside(found))), encoding="utf-8")
     command = [browser(), "--headless", "--disable-gpu", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--no-sandbox"] if os.geteuid() == 0 else []
     # Whatever the page asked the network for would end here, and in the log.
