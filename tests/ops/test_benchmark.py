@@ -68,7 +68,13 @@ def test_measuring_one_section_leaves_the_others_on_the_page(tmp_path: Path) -> 
     text = write(out, folder, chaos)
     assert out.read_text(encoding="utf-8") == text
     titles = [line for line in text.splitlines() if line.startswith("## ")]
-    assert titles == ["## commands", "## served", "## another", "## Tuned layouts (predicted)", "## Cold start (computed)"]
+    assert titles == [
+        "## commands",
+        "## served",
+        "## another",
+        "## Tuned layouts (predicted)",
+        "## Cold start (computed)",
+    ]
     assert text.count("then\n") == 2
     assert text.count("now\n") == 1
 
