@@ -284,7 +284,7 @@ def commands_section(figures: Sequence[Figure], runs: int, where: str) -> Sectio
     )
 
 
-SECTIONS: Final = ("commands", "served")
+SECTIONS: Final = ("commands", "served", "replays")
 """What is measured here."""
 
 
@@ -313,6 +313,10 @@ def main(
             from ops.benchmark_served import served_section
 
             found = served_section(where, profile=profile, cold=cold, replay=replay, settings=settings or ())
+        elif name == "replays":
+            from ops.benchmark_replays import replays_section
+
+            found = replays_section(where)
         else:
             figures = [
                 *plan_figures(runs),

@@ -24,7 +24,7 @@ from recipe.config import Frozen
 PAGE: Final = stacks.ROOT / "docs" / "benchmarks.md"
 FOLDER: Final = stacks.ROOT / "docs" / "benchmarks.d"
 CHAOS: Final = stacks.ROOT / "docs" / "chaos.md"
-ORDER: Final = ("commands", "served")
+ORDER: Final = ("commands", "served", "replays")
 """Of the page; a measured section of another name comes after these, what is computed after all of them."""
 
 

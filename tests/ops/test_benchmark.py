@@ -106,7 +106,7 @@ def test_the_command_takes_sections_by_name_and_can_measure_nothing(tmp_path: Pa
     assert (tmp_path / "page.md").read_text(encoding="utf-8") == PAGE.read_text(encoding="utf-8")
     wrong = run("--only", "srved")
     assert wrong.returncode == BAD_INPUT
-    assert "one of commands, served" in wrong.stderr
+    assert "one of commands, served, replays" in wrong.stderr
 
 
 def test_the_page_in_the_repository_is_what_its_sections_say(tmp_path: Path) -> None:
