@@ -100,22 +100,31 @@ def beside(base: BasePlan) -> str:
     )
 
 
+PREDICTED_FIGURES: Final = ("TTFT ms", "ITL ms", "tokens/s/GPU", "goodput req/s", "$/M tokens out")
+PREDICTED_HEAD: Final = ("traffic, limits in ms", "stack", "layout", *PREDICTED_FIGURES)
+
+
+def predicted_cells(row: Shown) -> tuple[str, ...]:
+    """A line of the table, as `PREDICTED_HEAD` says."""
+    return (
+        row.traffic,
+        f"{row.stack}{' (tuned)' if row.tuned else ''}{', this layout' if row.own else ''}",
+        row.layout,
+        f"{row.ttft_ms:.0f}",
+        f"{row.itl_ms:.1f}",
+        f"{row.tokens_per_s_gpu:,.1f}",
+        f"{row.goodput_per_s:,.2f}",
+        "-" if row.usd_per_million_tokens is None else f"{row.usd_per_million_tokens:,.2f}",
+    )
+
+
 def predicted(rows: Sequence[Shown], weak: Sequence[str]) -> Iterator[RenderableType]:
     """Recipe beside tuned, for each traffic that was asked about; then where it comes from and what it does not know."""
-    figures = ("TTFT ms", "ITL ms", "tokens/s/GPU", "goodput req/s", "$/M tokens out")
-    table = _table("traffic, limits in ms", "stack", "layout", *figures, right=figures)
+    table = _table(*PREDICTED_HEAD, right=PREDICTED_FIGURES)
     traffic = ""
     for row in rows:
-        name = f"{row.stack}{' (tuned)' if row.tuned else ''}{', this layout' if row.own else ''}"
-        usd = "-" if row.usd_per_million_tokens is None else f"{row.usd_per_million_tokens:,.2f}"
-        cells = (
-            f"{row.ttft_ms:.0f}",
-            f"{row.itl_ms:.1f}",
-            f"{row.tokens_per_s_gpu:,.1f}",
-            f"{row.goodput_per_s:,.2f}",
-            usd,
-        )
-        table.add_row("" if row.traffic == traffic else row.traffic, name, row.layout, *cells)
+        _, *cells = predicted_cells(row)
+        table.add_row("" if row.traffic == traffic else row.traffic, *cells)
         traffic = row.traffic
     yield table
     for source in dict.fromkeys(row.source for row in rows):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Final
 
-from ops.compare import charts
+from ops.compare import charts, predicted
 from ops.compare.charts import Series, axis
 from ops.compare.model import BY_KEY, METRICS, Comparison, Figure, Side, distribution
 from ops.compare.view import agreement_rows
@@ -47,6 +47,7 @@ def page(found: Comparison, title: str = "Comparison of benchmarks") -> str:
         parts.append(f"<h2>{escape(_heading(load))}</h2>{_table(found, load)}")
     if found.replay is not None:
         parts.append(_replay(found.replay))
+    parts.append(predicted.html(found.runs))
     parts.append('<h2>Charts</h2><div class="charts">' + "".join(_charts(found)) + "</div>")
     parts.append("<h2>What was measured</h2>" + _about(found))
     body = "\n".join(parts)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from html import escape
+from typing import Any, Final
 
 from pydantic import ValidationError
 from rich.console import RenderableType
@@ -13,6 +14,8 @@ from ops.bench.results import Run
 from recipe.catalogue import GPU_INSTANCES
 from recipe.config import Recipe
 from recipe.predictions import Shown, gaps, of_recipe, read
+
+_TITLE: Final = "Predicted, not measured: under full load within the limits"
 
 
 def predictions(runs: Sequence[Run]) -> dict[str, tuple[Shown, ...]]:
@@ -37,16 +40,37 @@ def _recipe(run: Run) -> Recipe | None:
         return None
 
 
+def _found(runs: Sequence[Run]) -> tuple[list[Shown], list[str]]:
+    """Every line once, and what the predictions do not know."""
+    rows = list(dict.fromkeys(row for found in predictions(runs).values() for row in found))
+    weak = [gap for run in runs if (recipe := _recipe(run)) for gap in gaps(recipe.model, recipe.engine)]
+    return rows, list(dict.fromkeys(weak))
+
+
 def section(runs: Sequence[Run]) -> Iterator[RenderableType]:
     """The table for a terminal; nothing where nothing is known."""
     from ops.plan_view import predicted
 
-    rows = list(dict.fromkeys(row for found in predictions(runs).values() for row in found))
+    rows, weak = _found(runs)
+    if rows:
+        yield Text(f"\n{_TITLE}", style="bold")
+        yield from predicted(rows, weak)
+
+
+def html(runs: Sequence[Run]) -> str:
+    """The same for the page."""
+    from ops.plan_view import PREDICTED_HEAD, predicted_cells
+
+    rows, weak = _found(runs)
     if not rows:
-        return
-    weak = [gap for run in runs if (recipe := _recipe(run)) for gap in gaps(recipe.model, recipe.engine)]
-    yield Text("\nPredicted, not measured: under full load within the limits", style="bold")
-    yield from predicted(rows, list(dict.fromkeys(weak)))
+        return ""
+    head = "".join(f"<th>{escape(title)}</th>" for title in PREDICTED_HEAD)
+    lines = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in predicted_cells(row))}</tr>" for row in rows)
+    sources = "; ".join(dict.fromkeys(row.source for row in rows))
+    return (
+        f'<h2>{_TITLE}</h2><p class="simulated"><b>Predicted</b> by {escape(sources)}. No GPU was measured.</p>'
+        f"<table><tr>{head}</tr>{lines}</table>" + "".join(f"<p><small>{escape(gap)}</small></p>" for gap in weak)
+    )
 
 
 def as_data(runs: Sequence[Run]) -> dict[str, Any]:

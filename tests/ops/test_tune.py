@@ -325,12 +325,16 @@ def test_compare_shows_what_was_predicted_of_both_layouts(run: Run, tmp_path: Pa
     for mode in ("agg", "disagg"):
         recipe = stacks.load(f"qwen3-32b-{mode}").raw
         paths.append(make_run(tmp_path, mode, mode=mode, about__recipe=recipe, about__gpus=16))
-    shown = run("compare", *paths)
+    page = tmp_path / "page.html"
+    shown = run("compare", *paths, "--html", page)
     assert shown.exit_code == 0, shown.output
     assert "Predicted, not measured" in shown.stdout
+    assert "<b>Predicted</b> by aiconfigurator" in page.read_text(encoding="utf-8")
     judged = next(row.judged for row in read() if row.gpu == "h100" and row.question.model == "Qwen/Qwen3-32B")
     for one in judged:
-        assert f"{one.layout.tokens_per_s_gpu:.1f}" in shown.stdout, "agg, disagg and tuned"
+        figure = f"{one.layout.tokens_per_s_gpu:.1f}"
+        assert figure in shown.stdout, "agg, disagg and tuned"
+        assert f"<td>{figure}</td>" in page.read_text(encoding="utf-8")
     assert all(gap in " ".join(shown.stdout.split()) for gap in KNOWN_GAPS)
     data = json.loads(run("compare", *paths, "--json").stdout)["predicted"]
     assert {row["stack"]: row["tuned"] for rows in data.values() for row in rows} == {
