@@ -12,11 +12,14 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 from rehearsal.cache import cache_folder, disk_full, is_about_network, locked, run, writable
@@ -188,3 +191,19 @@ def _failed(environment: PythonEnvironment, what: str, errors: str, folder: Path
     tail = "\n".join(f"  {line}" for line in errors.strip().splitlines()[-4:])
     why = " (a package registry cannot be reached)" if is_about_network(errors) else ""
     return SetupError(f"{what}{why}:\n{tail}", environment.next_step)
+
+
+def set_up(title: str, group: str, make: Callable[[], Path]) -> None:
+    """What `python -m rehearsal.GROUP` does: make the environment and say where it is. Exits 1 where it cannot be, 130 on Ctrl-C or SIGTERM."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        sys.stdout.write(f"{title}'s environment: {make()}\n")
+    except SetupError as error:
+        sys.exit(f"{group}: {error}")
+    except KeyboardInterrupt:
+        sys.stderr.write(f"\n{group}: stopped; nothing half made stays behind in {cache_folder() / group}\n")
+        sys.exit(130)

@@ -13,6 +13,7 @@ from ops.variants import Variant, variants
 from recipe.plan import Manifest, Plan
 from rehearsal.cluster import Cluster, connected, crd
 from rehearsal.cluster.trial import Trial
+from tests.tiers import mark, show
 
 MakeTrial = Callable[..., Trial]
 _figures = pytest.StashKey[dict[str, float]]()
@@ -24,20 +25,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.cluster)
+    mark(items, Path(__file__).parent, "cluster")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     figures = config.stash[_figures]
-    if not figures:
-        return
-    terminalreporter.section("control plane")
-    for name, value in figures.items():
-        terminalreporter.write_line(f"{name}: {value:.1f}")
+    show(terminalreporter, "control plane", figures)
 
 
 @pytest.fixture(scope="session")

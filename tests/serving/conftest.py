@@ -10,6 +10,7 @@ import pytest
 from recipe.plan import Plan
 from rehearsal.serving import Serving, ensure_environment, serve
 from tests.recipe.samples import plan
+from tests.tiers import mark, show
 
 _figures = pytest.StashKey[dict[str, float]]()
 
@@ -19,20 +20,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if here in item.path.parents:
-            item.add_marker(pytest.mark.slow)
-            item.add_marker(pytest.mark.serving)
+    mark(items, Path(__file__).parent, "serving")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     figures = config.stash[_figures]
-    if not figures:
-        return
-    terminalreporter.section("serving")
-    for name, value in figures.items():
-        terminalreporter.write_line(f"{name}: {value:.1f}")
+    show(terminalreporter, "serving", figures)
 
 
 @pytest.fixture(scope="session")
