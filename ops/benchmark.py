@@ -23,8 +23,8 @@ import psutil
 import typer
 
 from ops import stacks
-from ops.app import command
 from ops.benchmark_page import FOLDER, PAGE, Figure, Section, keep, write
+from ops.cli import command
 from ops.exits import BAD_INPUT, FAILED, CommandError
 from ops.planning import planned
 from rehearsal.engine import Engine, ensure_engine

@@ -1,0 +1,95 @@
+"""What every command has: options they share, how they speak, and what their failures become."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from ops.exits import BAD_INPUT, EPILOG, INTERRUPTED, MISSING, CommandError
+from recipe.errors import RecipeError
+
+app = typer.Typer(
+    name="ops",
+    help="Commands around `pulumi up`: what it would do and cost, and a whole life cycle for nothing.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+P = ParamSpec("P")
+
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        help="Change one value of the recipe for this run; values are YAML. Repeatable.",
+    ),
+]
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+def command(run: Callable[P, None]) -> Callable[P, None]:
+    """`run`, with every expected failure turned into a message, a next step and its exit code."""
+
+    @functools.wraps(run)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            run(*args, **kwargs)
+        except RecipeError as error:
+            say(str(error))
+            raise typer.Exit(BAD_INPUT) from None
+        except CommandError as error:
+            say(str(error))
+            raise typer.Exit(error.code) from None
+        except KeyboardInterrupt as interrupt:
+            say(f"\n{interrupt or 'interrupted'}")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # Whoever read us has seen enough; nothing is wrong.
+            raise typer.Exit(0) from None
+        except Exception as error:
+            if not _is_setup(error):
+                raise
+            say(str(error))
+            raise typer.Exit(MISSING) from None
+
+    return guarded
+
+
+def _is_setup(error: Exception) -> bool:
+    """Whether it is the rehearsal's SetupError, without importing the rehearsal for `plan`."""
+    module = sys.modules.get("rehearsal.errors")
+    return module is not None and isinstance(error, module.SetupError)
+
+
+def say(message: str) -> None:
+    """To the person; standard output is for what was asked for."""
+    typer.echo(message, err=True)
+
+
+def emit(data: Any) -> None:
+    """As JSON."""
+    typer.echo(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+
+
+def asking(yes: bool) -> Callable[[str], bool]:
+    """How a command asks before it changes anything. Where nobody can answer, the answer is no."""
+
+    def confirm(question: str) -> bool:
+        if yes:
+            typer.echo(f"{question}: yes (--yes)")
+            return True
+        if not sys.stdin.isatty():
+            say(f"{question}: no, because nobody can be asked; --yes says yes")
+            return False
+        return typer.confirm(question)
+
+    return confirm
