@@ -24,7 +24,7 @@ from components.network import Network, NetworkArgs
 from components.nodes import CpuPool, CpuPoolArgs
 from components.platform import Platform, PlatformArgs
 from components.site import Site
-from components.storage import FileSystem, FileSystemArgs
+from components.storage import FileSystem, FileSystemArgs, Lustre, LustreArgs
 from recipe.config import FromBase
 from recipe.plan import BasePlan, FoundationPlan, Late, Plan
 
@@ -76,6 +76,12 @@ def create_foundation(plan: FoundationPlan, identity: Identity, account: aws.Pro
     files = FileSystem(
         "files", FileSystemArgs(plan=plan, identity=identity, network=network, cluster=cluster, nodes=nodes), on_aws
     )
+    storage: list[pulumi.Resource] = [files]
+    late = dict(files.late)
+    if plan.storage.lustre:
+        lustre = Lustre("lustre", LustreArgs(plan=plan, network=network, cluster=cluster, nodes=nodes), on_aws)
+        storage.append(lustre)
+        late |= lustre.late
     # Charts do not go with the cluster: the provider never adopts a release, so one that was only forgotten would block the next
     # `up`. GPU nodes depend on them and are gone before any is uninstalled. A provider of their own, because the engine closes
     # one that is replaced before it has deleted anything; the releases themselves hang on the identity.
@@ -103,8 +109,8 @@ def create_foundation(plan: FoundationPlan, identity: Identity, account: aws.Pro
         site=site,
         nodes=nodes,
         kubeconfig=cluster.kubeconfig,
-        late=files.late,
-        storage=[files],
+        late=late,
+        storage=storage,
         platform=[platform],
         devices=devices,
         objects=objects,

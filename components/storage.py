@@ -1,7 +1,7 @@
-"""The caches: one EFS file system, and inside the cluster a volume and a claim for each cache.
+"""The caches: one EFS file system, on request an FSx for Lustre for the weights, and inside the cluster a volume and a claim for each cache.
 
-`FileSystem` is AWS' half (file system, mount target, access points, driver), `Caches` the cluster's half. The access points
-are made here and the volumes are static, so that the driver's controller never owns anything on EFS.
+`FileSystem` is AWS' half (file system, mount target, access points, driver), `Lustre` the same where one is asked for, `Caches` the
+cluster's half. What is mounted is made here and the volumes are static, so that a driver's controller never owns anything on AWS.
 Deliberately not here: what is written to the caches (weights.py) and EBS volumes (they would outlive the cluster).
 """
 
@@ -23,6 +23,8 @@ from components.nodes import CpuPool
 from recipe.plan import FoundationPlan, Late, Plan
 
 _NFS = 2049
+_LUSTRE = ((988, 988), (1018, 1023))
+"""Ports, all TCP (FSx for Lustre user guide, file system access control with Amazon VPC)."""
 _DRIVER_ACCOUNT = "efs-csi-controller-sa"
 """Service account of the add-on's controller, in kube-system."""
 _DRIVER_POLICY = "service-role/AmazonEFSCSIDriverPolicy"
@@ -92,7 +94,7 @@ class FileSystem(pulumi.ComponentResource):
             owner_uid=plan.uid, owner_gid=plan.gid, permissions="0755"
         )
         self.late = {Late.FILE_SYSTEM: files.id}
-        for claim in plan.claims:
+        for claim in plan.on_efs:
             point = aws.efs.AccessPoint(
                 f"{name}-{claim.purpose}",
                 file_system_id=files.id,
@@ -145,6 +147,94 @@ class FileSystem(pulumi.ComponentResource):
 
 
 @dataclass(frozen=True, kw_only=True)
+class LustreArgs:
+    """What a Lustre is made from."""
+
+    plan: FoundationPlan
+    """With a Lustre in its storage."""
+    network: Network
+    cluster: Cluster
+    nodes: CpuPool
+
+
+class Lustre(pulumi.ComponentResource):
+    """An FSx for Lustre for the weights, and the driver that mounts it.
+
+    Deliberately without a role for the driver: its controller calls AWS to make, grow and delete file systems for claims, and none of
+    our claims asks for that; its node part only mounts.
+    """
+
+    late: dict[str, pulumi.Output[str]]
+    """What stands as `${name}` in the manifest of its volume."""
+
+    def __init__(self, name: str, args: LustreArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("dynamo-recipes:storage:Lustre", name, None, opts)
+        names, plan, tags = args.plan.names, args.plan.storage.lustre, args.plan.tags
+        assert plan is not None, "made only where the plan has one"
+        child = pulumi.ResourceOptions(parent=self)
+
+        group = aws.ec2.SecurityGroup(
+            f"{name}-group",
+            name=names.lustre,
+            description="Lustre from the nodes and among its servers",
+            vpc_id=args.network.vpc_id,
+            tags=named(tags, names.lustre),
+            opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),  # a name is unique in its VPC
+        )
+
+        def rule(suffix: str, source: pulumi.Input[str], first: int, last: int) -> aws.vpc.SecurityGroupIngressRule:
+            return aws.vpc.SecurityGroupIngressRule(
+                f"{name}-{suffix}-{first}",
+                security_group_id=group.id,
+                referenced_security_group_id=source,
+                ip_protocol="tcp",
+                from_port=first,
+                to_port=last,
+                description=f"Lustre {suffix.replace('-', ' ')}",
+                # The port too: two rules of one group are told apart by their tags (`ops recover`).
+                tags=named(tags, f"{names.lustre}-{suffix}-{first}"),
+                opts=child,
+            )
+
+        among = [rule("among-servers", group.id, *ports) for ports in _LUSTRE]
+        files = aws.fsx.LustreFileSystem(
+            f"{name}-fsx",
+            deployment_type="PERSISTENT_2",
+            storage_type="SSD",
+            storage_capacity=plan.size_gib,
+            per_unit_storage_throughput=plan.throughput_mb_per_tib,
+            subnet_ids=args.network.nodes_subnet_id,
+            security_group_ids=[group.id],
+            # Weights in bfloat16 and fp8 hardly shrink, and each read would be unpacked.
+            data_compression_type="NONE",
+            # What is on it can be downloaded again, and a backup would outlive the stack.
+            automatic_backup_retention_days=0,
+            skip_final_backup=True,
+            tags=named(tags, names.lustre),
+            # among: FSx refuses to be made where its servers do not reach each other.
+            opts=pulumi.ResourceOptions(parent=self, depends_on=among),
+        )
+        for ports in _LUSTRE:
+            rule("from-nodes", args.cluster.security_group_id, *ports)
+        self.late = {Late.LUSTRE: files.id, Late.LUSTRE_DNS: files.dns_name, Late.LUSTRE_MOUNT: files.mount_name}
+        driver = aws.eks.Addon(
+            f"{name}-driver",
+            cluster_name=args.cluster.cluster_name,
+            addon_name="aws-fsx-csi-driver",
+            resolve_conflicts_on_create="OVERWRITE",
+            resolve_conflicts_on_update="OVERWRITE",
+            tags=named(tags, "aws-fsx-csi-driver"),
+            opts=pulumi.ResourceOptions(
+                parent=self,
+                # cluster: its add-ons hold the Pod Identity agent, without which this one is refused. nodes: it becomes active on one.
+                depends_on=[args.cluster, args.nodes.node_group],
+                delete_before_replace=True,
+            ),
+        )
+        self.register_outputs({"fileSystemId": files.id, "driver": driver.arn})
+
+
+@dataclass(frozen=True, kw_only=True)
 class CachesArgs:
     """What Caches are made from."""
 
@@ -173,7 +263,10 @@ class Caches(pulumi.ComponentResource):
         objects, child = args.plan.objects, pulumi.ResourceOptions(parent=self)
         storage_class = create(f"{name}-class", objects.storage_class, child)
         # The class first: a volume and its claim find each other by it.
-        after_class = pulumi.ResourceOptions(parent=self, depends_on=[storage_class], ignore_changes=["spec.capacity"])
+        classes = [storage_class]
+        if objects.lustre_class is not None:
+            classes.append(create(f"{name}-lustre-class", objects.lustre_class, child))
+        after_class = pulumi.ResourceOptions(parent=self, depends_on=classes, ignore_changes=["spec.capacity"])
         volumes = {
             purpose: create(f"{name}-{purpose}-volume", fill(manifest, args.late), after_class)
             for purpose, manifest in objects.volumes.items()
@@ -189,7 +282,7 @@ class Caches(pulumi.ComponentResource):
                 pulumi.ResourceOptions(
                     parent=self,
                     # Driver, its identity and the mount target have to be there first, and, on destroy, longer than the claim.
-                    depends_on=[self.namespace, storage_class, volume, *args.storage],
+                    depends_on=[self.namespace, *classes, volume, *args.storage],
                     deleted_with=self.namespace if args.shared else None,
                     # A claim in use cannot be resized, and on EFS a size is a number without effect: not worth a replacement.
                     ignore_changes=["spec.resources"],

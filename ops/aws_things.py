@@ -89,6 +89,7 @@ class _Lister:
         yield self._inside_vpcs()
         yield self._eks()
         yield self._efs()
+        yield self._fsx()
         yield self._iam()
         yield self._logs()
 
@@ -247,6 +248,18 @@ class _Lister:
                 status = _status(point["LifeCycleState"])
                 yield Thing("aws:efs/accessPoint:AccessPoint", point["AccessPointId"], facts, status)
 
+    def _fsx(self) -> Iterator[Thing]:
+        for system in self._call("fsx", "describe_file_systems")["FileSystems"]:
+            if system["FileSystemType"] == "LUSTRE" and self._marks.on(_tags(system)):
+                tier = system.get("LustreConfiguration", {}).get("PerUnitStorageThroughput")
+                facts = {
+                    "tags": _tags(system),
+                    "subnetIds": system["SubnetIds"][0],  # Lustre has one; the provider takes it as text
+                    "storageCapacity": system["StorageCapacity"],
+                    "perUnitStorageThroughput": tier,
+                }
+                yield Thing(kinds.LUSTRE, system["FileSystemId"], facts, _status(system["Lifecycle"].lower()))
+
     def _iam(self) -> Iterator[Thing]:
         for name in self._marks.roles:
             role = self._one("iam", "get_role", "Role", RoleName=name)
@@ -381,6 +394,8 @@ _REMOVE: Final[dict[str, Callable[[Call, Thing], None]]] = {
     kinds.VOLUME: _simply("ec2", "delete_volume", "VolumeId"),
     kinds.INTERFACE: _simply("ec2", "delete_network_interface", "NetworkInterfaceId"),
     "aws:ec2/eip:Eip": _simply("ec2", "release_address", "AllocationId"),
+    # Lustre makes no final backup unless it is asked for one (FSx API, DeleteFileSystemLustreConfiguration).
+    kinds.LUSTRE: _simply("fsx", "delete_file_system", "FileSystemId"),
     kinds.FILE_SYSTEM: _simply("efs", "delete_file_system", "FileSystemId"),
     "aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule": _rule,
     "aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule": _rule,

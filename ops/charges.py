@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recipe import catalogue
-from recipe.cost import HOURS_PER_MONTH, gpu_price
+from recipe.cost import HOURS_PER_MONTH, gpu_price, lustre_line
 from recipe.plan import Plan
 from rehearsal.cloud import rules
 
@@ -44,6 +44,7 @@ class Rates:
     def of(cls, plan: Plan) -> Rates:
         disk = _usd(catalogue.price("ebs-gp3/gb-month")) / HOURS_PER_MONTH
         stored = plan.model.cached_bytes / 1e9 * _usd(catalogue.price("efs/storage-gb-month")) / HOURS_PER_MONTH
+        lustre = plan.storage.lustre
         nodes = {
             pool.instance_type: _usd(catalogue.price(pool.instance_type)) + disk * pool.disk_gib
             for pool in (*([plan.base.cpu_pool] if plan.base else []), plan.cpu_pool)
@@ -56,7 +57,7 @@ class Rates:
                 rules.CLUSTER: _usd(catalogue.price("eks/standard")),
                 rules.NAT: _usd(catalogue.price("nat/hour")),
                 rules.EIP: _usd(catalogue.price("ipv4/hour")),
-                rules.FILE_SYSTEM: stored,
+                **({rules.LUSTRE: lustre_line(lustre).usd_per_hour} if lustre else {rules.FILE_SYSTEM: stored}),
             },
             by_instance=nodes,
         )

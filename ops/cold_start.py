@@ -107,7 +107,7 @@ def data(plan: Plan) -> dict[str, Any]:
             }
             for step in found.critical_path
         ],
-        "sources": {key: catalogue.duration(key).source for step in found.critical_path for key in step.rows if key != HEAD},
+        "sources": {key: found.source(key) for step in found.critical_path for key in step.rows if key != HEAD},
         "knobs": [
             {
                 "key": one.key, "now": one.now, "other": one.other, "minutes": round(one.minutes, 1),

@@ -40,6 +40,9 @@ EDITS: Final[dict[str, Edit]] = {
     "`weights.wait`": {"weights.wait": "overlap"},
     "`serving.ready_timeout_minutes`": {"serving": {"ready_timeout_minutes": 50}},
     "`storage.*_gib`": {"storage": {"model_gib": 200, "perf_gib": 60}},
+    "`storage.model`: efs to fsx-lustre": {
+        "storage": {"model": {"kind": "fsx-lustre", "size_gib": 2400, "throughput_mb_per_tib": 500}}
+    },
     "`budget.ttl_hours`": {"budget.ttl_hours": 12},
     "`owner`": {"owner": "me@example.com"},
     "`access.endpoint_cidrs`": {"access.endpoint_cidrs": ["198.51.100.0/24"]},

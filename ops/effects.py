@@ -23,7 +23,7 @@ Recording: TypeAlias = Mapping[str, Mapping[str, Any]]
 What = Literal["created", "changed", "tags", "resized", "rolled", "replaced", "destroyed"]
 ROLLS: Final = ("launchTemplate", "releaseVersion", "version")
 """What of a node group's inputs makes EKS take its nodes away and start new ones (facts/aws.md; the rehearsal's rule is the same)."""
-HOLDS_WEIGHTS: Final = (rules.FILE_SYSTEM,)
+HOLDS_WEIGHTS: Final = (rules.FILE_SYSTEM, rules.LUSTRE)
 """What the downloaded weights are lost with. Claims, volumes and access points only lead there."""
 TRIGGER: Final = "(replacement trigger)"
 """Stands as the first step of a path inside what the program replaces a resource for."""
@@ -102,6 +102,7 @@ def _own(urn: str, old: Mapping[str, Any], new: Mapping[str, Any], provider: Map
     paths = [path for path in changes(before, after) if not _matches(path, new["ignore_changes"])]
     fields = [Field(path, _at(before, path), _at(after, path)) for path in paths]
     decides = [path for path in paths if _create_only(new["type"], path, provider)]
+    decides += [path for path in paths if rules.shrinks(new["type"], path, _at(before, path), _at(after, path))]
     decides += [path for path in paths if _matches(path, new["replace_on_changes"])]
     for path in changes(old["trigger"], new["trigger"]):
         fields.append(Field(f"{TRIGGER}{path and '.'}{path}", _at(old["trigger"], path), _at(new["trigger"], path)))

@@ -17,7 +17,7 @@ from ops.plan_data import efa_per_node
 from ops.resources import rooms
 from ops.variants import Variant
 from recipe import catalogue
-from recipe.cold_start import node_holders
+from recipe.cold_start import node_holders, storage_words
 from recipe.config import Role
 from recipe.errors import RecipeError
 from recipe.plan import BasePlan, CostLine, FoundationPlan, GpuPool, Plan
@@ -65,7 +65,8 @@ def _sections(
             yield from _section("GPU memory, GiB per GPU", _gpu_memory(plan))
     yield from _section("CPU nodes: requests of what the kubelet leaves", _cpu_nodes(plan))
     if isinstance(plan, Plan):
-        yield from _section("Caches, on EFS", _caches(plan))
+        on = "Caches, on EFS and FSx for Lustre" if plan.storage.lustre else "Caches, on EFS"
+        yield from _section(on, _caches(plan))
     yield from _section("Cost", *_cost(plan))
     if isinstance(plan, Plan) and (rows := of_plan(plan)):
         yield from _section(
@@ -360,7 +361,7 @@ def _path(plan: Plan, *, whole: bool) -> Iterator[RenderableType]:
             if key in catalogue.DURATIONS:
                 known = catalogue.duration(key)
                 mark = "~ " if known.assumption else ""
-                yield Text(f"{mark}{key}: {found.seconds_by_row[key]:.0f} s, {known.source}", style="dim")
+                yield Text(f"{mark}{key}: {found.seconds_by_row[key]:.0f} s, {found.source(key)}", style="dim")
         for need in node_holders(plan):
             yield Text(f"a GPU node needs {need}", style="dim")
 
@@ -387,7 +388,7 @@ def _storages(plan: Plan) -> Iterator[RenderableType]:
     for row in cold_start.storage_rows(plan):
         table.add_row(*row)
     yield table
-    yield Text("EFS is what the stacks use; FSx for Lustre is not implemented (docs/cold-start.md)", style="dim")
+    yield Text(f"storage.model of this stack: {storage_words(plan.storage.lustre)} (docs/cold-start.md)", style="dim")
 
 
 def cold_starts_view(plans: Sequence[Plan]) -> RenderableType:

@@ -72,6 +72,8 @@ def computed(args: MockResourceArgs) -> dict[str, Any]:
             state["latestVersion"] = 1
         case "pulumi:index:Stash":
             state["output"] = state["input"]
+        case "aws:fsx/lustreFileSystem:LustreFileSystem":
+            state["dnsName"], state["mountName"] = f"{args.name}.fsx.example", "abcdefgh"
         case "aws:ec2/eip:Eip":
             state["allocationId"] = "eipalloc-1"
     # As EKS ends the ARN of a node group: with an id of its own.

@@ -38,6 +38,7 @@ def rooms(plan: Plan | BasePlan) -> tuple[Room, ...]:
             "cluster",
             "cpu",
             "files",
+            "lustre",
             "caches",
             "weights",
             "platform",
@@ -55,7 +56,6 @@ def rooms(plan: Plan | BasePlan) -> tuple[Room, ...]:
 
 
 def _foundation(plan: FoundationPlan) -> tuple[Room, ...]:
-    claims = len(plan.storage.claims)
     network = {
         "Vpc": 1, "InternetGateway": 1, "Subnet": 3, "Eip": 1, "NatGateway": 1, "RouteTable": 2, "Route": 2,
         "RouteTableAssociation": 2, "VpcEndpoint": 1,
@@ -67,14 +67,22 @@ def _foundation(plan: FoundationPlan) -> tuple[Room, ...]:
     }  # fmt: skip
     cpu = {"LaunchTemplate": 1, "NodeGroup": 1, "Addon": 1}
     files = {
-        "FileSystem": 1, "SecurityGroup": 1, "SecurityGroupIngressRule": 1, "MountTarget": 1, "AccessPoint": claims, "Role": 1,
+        "FileSystem": 1, "SecurityGroup": 1, "SecurityGroupIngressRule": 1, "MountTarget": 1, "AccessPoint": len(plan.storage.on_efs), "Role": 1,
         "RolePolicyAttachment": 1, "PodIdentityAssociation": 1, "Addon": 1,
     }  # fmt: skip
+    lustre: dict[str, int] = {}
+    if plan.storage.lustre:
+        lustre = {"SecurityGroup": 1, "SecurityGroupIngressRule": 4, "LustreFileSystem": 1, "Addon": 1}
     return (
         Room("network", network, "first: nodes reach AWS through it, and it outlives them"),
         Room("cluster", cluster, "after the network; logs into a group made before it"),
         Room("cpu", cpu, "after vpc-cni; everything that is not a worker runs here"),
         Room("files", files, "beside the CPU nodes; identity before the CSI driver"),
+        Room(
+            "lustre",
+            lustre,
+            "after the network, beside the control plane: it takes as long; its driver on the CPU nodes",
+        ),
         Room("platform", {"Release": 1}, "after the CPU nodes"),
         Room("devices", {"Release": len(plan.devices)}, "before the GPU nodes, on which their pods will run"),
     )
@@ -82,7 +90,12 @@ def _foundation(plan: FoundationPlan) -> tuple[Room, ...]:
 
 def _model(plan: Plan) -> tuple[Room, ...]:
     claims = len(plan.storage.claims)
-    caches = {"Namespace": 1, "StorageClass": 1, "PersistentVolume": claims, "PersistentVolumeClaim": claims}
+    caches = {
+        "Namespace": 1,
+        "StorageClass": 1 + int(plan.storage.lustre is not None),
+        "PersistentVolume": claims,
+        "PersistentVolumeClaim": claims,
+    }
     weights = {"Secret": int(plan.objects.token_secret is not None), "ConfigMap": 1, "Job": 1}
     job = {"ServiceAccount": 1, "Role": 1, "RoleBinding": 1, "ConfigMap": 1, "Job": 1}
     gpu: dict[str, int] = {}

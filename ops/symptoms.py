@@ -118,7 +118,7 @@ SYMPTOMS: Final[tuple[Symptom, ...]] = (
             "The EFA plugin does not run there, or the template's interfaces are not all EFA: transfers would go over TCP.",
             "`kubectl -n kube-system get pods -o wide | grep efa` and its log; hardware.nic_layout is the other layout."),
     # ── storage
-    Symptom("driver-late", "The EFS driver does not run yet", r"registered CSI drivers|driver efs\.csi\.aws\.com does not run|driver's pods have no credentials",
+    Symptom("driver-late", "The EFS driver does not run yet", r"registered CSI drivers|driver (efs|fsx)\.csi\.aws\.com does not run|driver's pods have no credentials",
             "The add-on is ACTIVE before its pods run on every node; claims wait for them five minutes.",
             "`pulumi up -s {stack}` again. If it stays: `kubectl -n kube-system get pods -l app.kubernetes.io/name=aws-efs-csi-driver`."),
     Symptom("claim-pending", "A claim is not bound", r"unbound immediate PersistentVolumeClaims|no persistent volumes available|is not Bound|claim is Pending",

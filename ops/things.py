@@ -28,6 +28,7 @@ VOLUME: Final = "aws:ebs/volume:Volume"
 INTERFACE: Final = "aws:ec2/networkInterface:NetworkInterface"
 LOAD_BALANCER: Final = "aws:lb/loadBalancer:LoadBalancer"
 FILE_SYSTEM: Final = "aws:efs/fileSystem:FileSystem"
+LUSTRE: Final = "aws:fsx/lustreFileSystem:LustreFileSystem"
 SECURITY_GROUP: Final = "aws:ec2/securityGroup:SecurityGroup"
 LOG_GROUP: Final = "aws:cloudwatch/logGroup:LogGroup"
 ROLE: Final = "aws:iam/role:Role"
@@ -112,6 +113,7 @@ KINDS: Final[dict[str, Kind]] = {
     "aws:ec2/vpcEndpoint:VpcEndpoint": Kind(4, ("vpcId", "serviceName", "tags")),
     "aws:efs/mountTarget:MountTarget": Kind(4, ("fileSystemId", "subnetId")),
     "aws:efs/accessPoint:AccessPoint": Kind(4, ("fileSystemId", "tags")),
+    LUSTRE: Kind(4, ("subnetIds", "tags")),
     VOLUME: Kind(4),
     INTERFACE: Kind(5),
     "aws:ec2/eip:Eip": Kind(5, ("tags",)),
@@ -177,6 +179,9 @@ def usd_per_hour(thing: Thing) -> float | None:
             return _per_month("ebs-gp3/gb-month", float(facts.get("gb") or 0))
         case _ if thing.type == FILE_SYSTEM:
             return _per_month("efs/storage-gb-month", float(facts.get("bytes") or 0) / 1e9)
+        case _ if thing.type == LUSTRE:
+            tier = int(facts.get("perUnitStorageThroughput") or 0)
+            return _per_month(f"fsx-lustre/{tier}", float(facts.get("storageCapacity") or 0))
         case _ if thing.type == LOAD_BALANCER:
             return None
     return 0.0

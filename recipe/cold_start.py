@@ -11,7 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from recipe import catalogue
-from recipe.plan import Plan
+from recipe.config import FsxLustreModel
+from recipe.cost import lustre_line
+from recipe.foundation import lustre_plan
+from recipe.plan import LustrePlan, Plan
 from recipe.timeline import Course, Timeline, lead_seconds, timeline
 
 Start = Literal["nothing", "base", "weights"]
@@ -58,7 +61,8 @@ def compare(plan: Plan) -> tuple[Compared, ...]:
     if not plan.gpu_pool or plan.paused:
         return ()
     found: list[Compared] = []
-    for start in STARTS:
+    # With a file system of its own a stack stands on no base (the planner refuses it).
+    for start in ("nothing",) if plan.storage.lustre else tuple(STARTS):
         own = course(plan, start)
         found.append(Compared(start, timeline(plan, own), timeline(plan, own.as_upstream())))
     return tuple(found)
@@ -107,12 +111,25 @@ def _knobs(plan: Plan) -> Iterator[Knob]:
         )
 
     foundation = ("base", "created") if own.on_base else ("created", "base")
-    yield knob(
-        "foundation.kind",
-        *foundation,
-        "a base is paid for while nobody uses it; it pays where stacks come and go",
-        replace(own, on_base=not own.on_base),
-    )
+    if own.lustre is None:
+        yield knob(
+            "foundation.kind",
+            *foundation,
+            "a base is paid for while nobody uses it; it pays where stacks come and go",
+            replace(own, on_base=not own.on_base),
+        )
+    if not own.on_base:  # on a base they are the base's, on EFS
+        for choice in (None,) if own.lustre else tuple(lustre_plan(one) for one in FSX_SIZES):
+            paid = choice or own.lustre
+            assert paid is not None, "one of the two is Lustre"
+            yield knob(
+                "storage.model",
+                storage_words(own.lustre),
+                storage_words(choice),
+                f"the file system is ${lustre_line(paid).usd_per_hour:.2f} an hour, which is not in these $, and takes 10 minutes to make; "
+                f"EFS bills ${_read_usd(plan):.2f} for the reading of a start",
+                replace(own, lustre=choice),
+            )
     yield knob("(caches)", "empty", "filled by an earlier start", "kept by a base", replace(own, cached=True))
     for other in (one for one in (True, False, "overlap") if one != own.wait):
         yield knob("weights.wait", _word(own.wait), _word(other), _why_wait(plan, other), replace(own, wait=other))
@@ -223,17 +240,30 @@ EFS_CLIENT_MB: Final = 1500 * 1.048576
 """MB/s that one node reads from EFS at most (facts/aws.md §6: 1,500 MiB/s)."""
 STORE_MB: Final = 30_000.0
 """MB/s of a node's instance store (facts/aws.md §6: about 30 GB/s)."""
-FSX_SIZES: Final = ((2400, 500, 1.55), (4800, 1000, 5.58))
-"""GiB, MB/s per TiB and $ per hour of FSx for Lustre PERSISTENT_2. Prices: a Japanese table of 2022-09-03 for ap-northeast-1
-(dev.classmethod.jp), for want of one for the higher tiers in us-east-1, where the lowest costs a fifth less (c3x.dev)."""
+FSX_SIZES: Final = (
+    FsxLustreModel(kind="fsx-lustre", size_gib=2400, throughput_mb_per_tib=500),
+    FsxLustreModel(kind="fsx-lustre", size_gib=4800, throughput_mb_per_tib=1000),
+)
+"""What is shown beside EFS: a small one and a large one."""
+
+
+def storage_words(lustre: LustrePlan | None) -> str:
+    """Where the weights are, in a few words."""
+    return f"fsx-lustre, {lustre.size_gib:,} GiB at {lustre.throughput_mb_per_tib}" if lustre else "efs"
+
+
+def _read_usd(plan: Plan) -> float:
+    """For one reading of the weights from EFS by every GPU node."""
+    nodes = plan.gpu_pool.count if plan.gpu_pool else 0
+    return plan.model.weight_bytes / 1e9 * nodes * (catalogue.PRICES["efs/read-gb"].usd or 0)
 
 
 def storages(plan: Plan) -> tuple[Storage, ...]:
-    """EFS, which the stacks use, beside FSx for Lustre, which they do not; and EFS with a copy on the instance store first."""
+    """EFS, the default, beside FSx for Lustre; and EFS with a copy on the instance store first, which is not done."""
     if not plan.gpu_pool:
         return ()
     gb, nodes, rate = plan.model.weight_bytes / 1e9, plan.gpu_pool.count, _gpu_rate(plan)
-    read, stored = catalogue.PRICES["efs/read-gb"].usd or 0, catalogue.PRICES["efs/storage-gb-month"].usd or 0
+    stored = catalogue.PRICES["efs/storage-gb-month"].usd or 0
     efs = gb * 1000 / EFS_CLIENT_MB
     seconds = catalogue.duration
 
@@ -242,19 +272,22 @@ def storages(plan: Plan) -> tuple[Storage, ...]:
 
     made = sum(seconds(key).seconds for key in ("FileSystem.create", "MountTarget.create", "mount-target.dns"))
     found = [
-        row("EFS, read directly", made, efs, gb * nodes * read, gb * stored / 730),
+        row("EFS, read directly", made, efs, _read_usd(plan), gb * stored / 730),
         row(
             "EFS, copied to the instance store first",
             made,
             efs + 2 * gb * 1000 / STORE_MB,
-            gb * nodes * read,
+            _read_usd(plan),
             gb * stored / 730,
         ),
     ]
-    for gib, tier, hourly in FSX_SIZES:
+    sizes = [lustre_plan(one) for one in FSX_SIZES]
+    for one in sizes if plan.storage.lustre in (None, *sizes) else [plan.storage.lustre, *sizes]:
+        assert one is not None, "the plan's own is there or in no list"
         # One limit for all nodes together, and each reads everything.
-        loading = gb * 1000 * nodes / (gib / 1024 * tier)
-        found.append(row(f"FSx for Lustre, {gib:,} GiB at {tier} MB/s per TiB", 600, loading, 0, hourly))
+        loading = gb * 1000 * nodes / one.mb_per_second
+        what = f"FSx for Lustre, {one.size_gib:,} GiB at {one.throughput_mb_per_tib} MB/s per TiB"
+        found.append(row(what, seconds("LustreFileSystem.create").seconds, loading, 0, lustre_line(one).usd_per_hour))
     return tuple(found)
 
 
@@ -271,4 +304,5 @@ def node_holders(plan: Plan) -> tuple[str, ...]:
         f"{'tolerates the taint by our values' if 'tolerations' in chart.values else 'its chart tolerates the taint'})"
         for chart in plan.devices
     ]
-    return (ready, *charts, "the EFS driver's node part (mounts; tolerates every taint)")
+    drivers = "the EFS and the FSx driver's node parts" if plan.storage.lustre else "the EFS driver's node part"
+    return (ready, *charts, f"{drivers} (mounts; tolerates every taint)")

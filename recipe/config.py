@@ -84,6 +84,15 @@ def _vpc_cidr(value: str) -> str:
     return value
 
 
+def _lustre_size(value: int) -> int:
+    if value != 1200 and value % 2400:
+        near = max(1200, value // 2400 * 2400)
+        raise ValueError(
+            f"FSx for Lustre comes in 1200, 2400 and multiples of 2400 GiB | {near} or {value // 2400 * 2400 + 2400}"
+        )
+    return value
+
+
 def _no_doubles(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
     doubled = sorted({value for value in values or () if (values or ()).count(value) > 1})
     if doubled:
@@ -161,6 +170,7 @@ ChartVersion = Annotated[
         r"v?\d+\.\d+\.\d+(-[\w.]+)?", "not a chart version", "it looks like 0.19.3, with a v where the chart writes one"
     ),
 ]
+LustreSize = Annotated[int, Field(ge=1200, le=240_000), AfterValidator(_lustre_size)]
 Parallelism = Literal[1, 2, 4, 8]
 
 GpuKind = Literal["h100", "h200", "b200"]
@@ -471,13 +481,34 @@ class Benchmark(Frozen):
 # ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+class EfsModel(Frozen):
+    """The weights are on EFS beside the other caches: nothing to size, each node reads up to 1.5 GB/s, and reading is billed."""
+
+    kind: Literal["efs"] = "efs"
+
+
+class FsxLustreModel(Frozen):
+    """The weights are on an FSx for Lustre of the stack's own, PERSISTENT_2 on SSD: one throughput for all nodes together, paid by the hour."""
+
+    kind: Literal["fsx-lustre"]
+    size_gib: LustreSize
+    """GiB: 1200, 2400 or a multiple of 2400. Paid for whole, whatever is on it."""
+    throughput_mb_per_tib: Literal[125, 250, 500, 1000]
+    """MB/s for each TiB of the size. Higher: weights are read sooner (plan --cold-start says how much), at a higher price. No effect once they are loaded."""
+
+
+ModelStorage = Annotated[EfsModel | FsxLustreModel, Field(discriminator="kind")]
+
+
 class Storage(Frozen):
     """Caches shared by all workers. Sizes are nominal: EFS grows by itself and bills what is used."""
 
     kind: Literal["efs"] = "efs"
     """EFS, elastic throughput, encrypted, one mount target in the GPU zone."""
+    model: ModelStorage = EfsModel()
+    """Where the weights are: efs, or fsx-lustre with a size and a throughput. The other caches are on EFS either way."""
     model_gib: Annotated[int, Field(ge=10, le=10_000)] = 100
-    """Claim of the weights."""
+    """Claim of the weights on EFS. On fsx-lustre the claim has the file system's own size."""
     compilation_gib: Annotated[int, Field(ge=1, le=1000)] = 50
     """Claim of what engines compile (torch.compile): kept, so that the next start is faster."""
     perf_gib: Annotated[int, Field(ge=1, le=1000)] = 50

@@ -6,8 +6,8 @@ from typing import Final
 
 from recipe import catalogue
 from recipe.catalogue import CpuInstance, GpuInstance, Model
-from recipe.config import Base, Recipe
-from recipe.plan import Cost, CostLine
+from recipe.config import Base, FsxLustreModel, Recipe
+from recipe.plan import Cost, CostLine, LustrePlan
 
 HOURS_PER_MONTH: Final = 730
 IMAGE_GB: Final = 15
@@ -42,6 +42,7 @@ def make_cost(
     """All positions; `gpu` None: an engine without GPUs, `gpu_nodes` 0: paused. `own`: the foundation's among them, else a base
     pays those. A price that is not known counts as 0; the planner warns about it."""
     weights_gb = cached_bytes(model, gpu) / _GB
+    lustre = recipe.storage.model if isinstance(recipe.storage.model, FsxLustreModel) else None
     replicas = sum(pool.replicas for pool in recipe.workers.values()) if gpu_nodes or gpu is None else 0
     disks_gib = gpu_nodes * recipe.hardware.root_disk_gib + recipe.hardware.cpu.nodes * recipe.hardware.cpu.disk_gib
     images_gb = recipe.hardware.cpu.nodes * MOCKER_IMAGE_GB if gpu is None else gpu_nodes * IMAGE_GB
@@ -51,14 +52,22 @@ def make_cost(
         _hourly(f"CPU nodes, {cpu.name}", recipe.hardware.cpu.nodes, _price(cpu.name)),
         *(foundation_lines() if own else ()),
         _hourly("root volumes, GiB", disks_gib, catalogue.price("ebs-gp3/gb-month"), 1 / HOURS_PER_MONTH),
-        _hourly("EFS, GB stored", weights_gb, catalogue.price("efs/storage-gb-month"), 1 / HOURS_PER_MONTH),
+        *(
+            []
+            if lustre
+            else [_hourly("EFS, GB stored", weights_gb, catalogue.price("efs/storage-gb-month"), 1 / HOURS_PER_MONTH)]
+        ),
+        *([lustre_line(lustre)] if lustre else []),
     ]
     once = [
         _once("weights and images through NAT, GB", through_nat, catalogue.price("nat/gb")),
-        _once("EFS, GB written (download)", weights_gb, catalogue.price("efs/write-gb")),
-        # Verified once by the download Job, then read by every worker. Workers of one node may share the page cache: an upper bound.
-        _once("EFS, GB read (verify, load)", weights_gb * (1 + replicas), catalogue.price("efs/read-gb")),
     ]
+    if not lustre:  # which bills neither
+        once += [
+            _once("EFS, GB written (download)", weights_gb, catalogue.price("efs/write-gb")),
+            # Verified once by the download Job, then read by every worker. Workers of one node may share the page cache: an upper bound.
+            _once("EFS, GB read (verify, load)", weights_gb * (1 + replicas), catalogue.price("efs/read-gb")),
+        ]
     return _sum(hourly, once, recipe.budget.ttl_hours)
 
 
@@ -82,6 +91,13 @@ def foundation_lines() -> tuple[CostLine, ...]:
         _hourly("NAT gateway", 1, catalogue.price("nat/hour")),
         _hourly("public IPv4 address", 1, catalogue.price("ipv4/hour")),
     )
+
+
+def lustre_line(lustre: FsxLustreModel | LustrePlan) -> CostLine:
+    """An FSx for Lustre, which is paid for by its size, whatever is on it and however much is read."""
+    tier = lustre.throughput_mb_per_tib
+    price = catalogue.price(f"fsx-lustre/{tier}")
+    return _hourly(f"FSx for Lustre at {tier} MB/s per TiB, GiB", lustre.size_gib, price, 1 / HOURS_PER_MONTH)
 
 
 def _sum(hourly: list[CostLine], once: list[CostLine], ttl_hours: int) -> Cost:

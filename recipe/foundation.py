@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from recipe import catalogue
 from recipe.catalogue import DynamoVersions, KubernetesVersion
-from recipe.config import PROJECT, Access, Base, BaseVersions, CpuPool, Recipe, Storage
+from recipe.config import PROJECT, Access, Base, BaseVersions, CpuPool, FsxLustreModel, Recipe, Storage
 from recipe.constants import CPU_POOL, GPU_PRESENT_LABEL, GPU_TOLERATION, PLATFORM_NAMESPACE, POOL_LABEL, STACK_LABEL
+from recipe.lustre import mb_per_second
 from recipe.names import digest
 from recipe.network import service_cidr
-from recipe.plan import ChartPlan, ClaimPlan, ClusterPlan, Names, NodePool, StoragePlan
+from recipe.plan import ChartPlan, ClaimPlan, ClusterPlan, LustrePlan, Names, NodePool, StoragePlan
 
 MODEL_MOUNT: Final = "/model-cache"
 COMPILATION_MOUNT: Final = "/compilation-cache"
@@ -66,13 +67,25 @@ def cpu_pool(names: Names, pool: CpuPool, kubernetes: KubernetesVersion) -> Node
 
 
 def storage_plan(sizes: Storage) -> StoragePlan:
-    """EFS and its three caches. Paths are the same for every stack, so that stacks on one base find each other's weights."""
+    """EFS and its three caches. Paths are the same for every stack, so that stacks on one base find each other's weights.
+
+    Only the weights may be on FSx for Lustre: compilation caches and results are small files that outlive it.
+    """
+    lustre = lustre_plan(sizes.model) if isinstance(sizes.model, FsxLustreModel) else None
+    model = ClaimPlan(purpose="model", name="model-cache", path="/model", size_gib=sizes.model_gib, mount=MODEL_MOUNT)
+    if lustre:
+        size = lustre.size_gib
+        # A name of its own: where a stack goes from one to the other, both claims exist until the workers have moved.
+        model = model.model_copy(
+            update={"name": f"model-cache-lustre-{size}", "path": "/", "size_gib": size, "on_lustre": True}
+        )
     return StoragePlan(
         throughput_mode="elastic",
         uid=CACHE_UID,
         gid=CACHE_UID,
+        lustre=lustre,
         claims=(
-            ClaimPlan(purpose="model", name="model-cache", path="/model", size_gib=sizes.model_gib, mount=MODEL_MOUNT),
+            model,
             ClaimPlan(
                 purpose="compilation",
                 name="compilation-cache",
@@ -82,6 +95,15 @@ def storage_plan(sizes: Storage) -> StoragePlan:
             ),
             ClaimPlan(purpose="perf", name="perf-cache", path="/perf", size_gib=sizes.perf_gib, mount=PERF_MOUNT),
         ),
+    )
+
+
+def lustre_plan(model: FsxLustreModel) -> LustrePlan:
+    """The file system that was asked for."""
+    return LustrePlan(
+        size_gib=model.size_gib,
+        throughput_mb_per_tib=model.throughput_mb_per_tib,
+        mb_per_second=mb_per_second(model.size_gib, model.throughput_mb_per_tib),
     )
 
 

@@ -63,6 +63,7 @@ def make_names(stack: str, deployment_id: str) -> Names:
         placement_group=f"{prefix}-gpu",
         efs_security_group=f"{prefix}-efs",
         efs_creation_token=f"{prefix}-efs",
+        lustre=f"{prefix}-lustre",
         namespace=namespace,
         graph=graph,
         frontend_service=f"{graph}-frontend",

@@ -7,7 +7,7 @@ from recipe.context import RenderContext
 from recipe.graph import make_graph, make_graph_config
 from recipe.plan import Manifest, Objects
 from recipe.readiness import readiness_account, readiness_job
-from recipe.storage_objects import storage_class, volume, volume_claim
+from recipe.storage_objects import lustre_class, storage_class, volume, volume_claim
 from recipe.weights import head_job, token_secret, weights_job
 
 __all__ = ["RenderContext", "build_objects"]
@@ -26,8 +26,9 @@ def build_objects(context: RenderContext) -> Objects:
     return Objects(
         namespace=_namespace(context),
         storage_class=storage_class(context),
-        volumes={claim.purpose: volume(context, claim) for claim in context.storage.claims},
-        claims={claim.purpose: volume_claim(context, claim) for claim in context.storage.claims},
+        lustre_class=lustre_class(context),
+        volumes={claim.key: volume(context, claim) for claim in context.storage.claims},
+        claims={claim.key: volume_claim(context, claim) for claim in context.storage.claims},
         token_secret=token_secret(context),
         weights_config=weights_config,
         weights_job=weights,

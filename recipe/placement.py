@@ -41,6 +41,9 @@ CLUSTER_PODS: Final = (
     Pod("efs-csi-controller-1", 100, 256),
     Pod("dynamo-operator", 512, 1024),
 )
+LUSTRE_PODS: Final = (Pod("fsx-csi-controller-0", 50, 192), Pod("fsx-csi-controller-1", 50, 192))
+"""Only where the weights are on FSx for Lustre: each container asks for 10m and 32 to 40 Mi (the driver's chart, 1.10). Its pod on each
+node (30m, 104 Mi) is taken to be within what the round figures of PER_CPU_NODE and PER_GPU_NODE are above what the others ask."""
 PER_GPU_NODE: Final = Pod("aws-node, kube-proxy, pod-identity-agent, efs-csi-node, device plugins", 500, 1024)
 
 
@@ -279,17 +282,17 @@ def pod_of(name: str, pod_spec: dict[str, Any]) -> Pod:
     return Pod(name, math.ceil(cpu * 1000), math.ceil(memory / 2**20))
 
 
-def cpu_pods(jobs: Iterable[Manifest], graph: Manifest | None = None) -> list[Pod]:
+def cpu_pods(jobs: Iterable[Manifest], graph: Manifest | None = None, *, lustre: bool = False) -> list[Pod]:
     """Every pod the CPU pool must hold: ours from their manifests, the platform's and the add-ons' from the table above.
 
-    `graph` None: there is none, for now. Counted as if all ran at once: Jobs overlap with the frontend when only a part of the stack is replaced.
+    `lustre`: the weights are on FSx, whose driver runs as well. `graph` None: there is none, for now. Counted as if all ran at once: Jobs overlap with the frontend when only a part of the stack is replaced.
     """
     pods = [pod_of(f"{job['metadata']['labels'][JOB_LABEL]} Job", job["spec"]["template"]["spec"]) for job in jobs]
     for component in graph["spec"]["components"] if graph else ():
         spec = component["podTemplate"]["spec"]
         if spec["nodeSelector"].get(POOL_LABEL) == CPU_POOL:
             pods += [pod_of(f"{component['name']}-{index}", spec) for index in range(component["replicas"])]
-    return [*pods, *CLUSTER_PODS]
+    return [*pods, *CLUSTER_PODS, *(LUSTRE_PODS if lustre else ())]
 
 
 def place_on_cpu(

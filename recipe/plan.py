@@ -19,6 +19,9 @@ class Late:
     """Names of the values known only after creation, as they stand in manifests (`${file_system_id}`)."""
 
     FILE_SYSTEM = "${file_system_id}"
+    LUSTRE = "${lustre_id}"
+    LUSTRE_DNS = "${lustre_dns_name}"
+    LUSTRE_MOUNT = "${lustre_mount_name}"
     GPU_NODES = "${gpu_nodes}"
     """Changes with every GPU node group that is created: EKS gives each a new id, whatever its name."""
     CPU_NODES = "${cpu_nodes}"
@@ -51,6 +54,8 @@ class Names(Frozen):
     placement_group: str
     efs_security_group: str
     efs_creation_token: str
+    lustre: str
+    """FSx for Lustre and its security group."""
     namespace: str
     graph: str
     frontend_service: str
@@ -114,7 +119,7 @@ class GpuPool(NodePool):
 
 
 class ClaimPlan(Frozen):
-    """One cache: an EFS access point owned by Pulumi, a static volume and a claim."""
+    """One cache: an EFS access point owned by Pulumi (or all of an FSx for Lustre), a static volume and a claim."""
 
     purpose: Literal["model", "compilation", "perf"]
     name: str
@@ -123,15 +128,39 @@ class ClaimPlan(Frozen):
     size_gib: int
     mount: str
     """Where pods see it."""
+    on_lustre: bool = False
+
+    @property
+    def key(self) -> str:
+        """What its volume and claim are called by in the program.
+
+        On Lustre with the size: a file system that shrinks is another one, and its claim has to be made beside the one workers still use.
+        """
+        return f"lustre-{self.size_gib}" if self.on_lustre else self.purpose
+
+
+class LustrePlan(Frozen):
+    """An FSx for Lustre for the weights, in the subnet of all nodes."""
+
+    size_gib: int
+    throughput_mb_per_tib: int
+    mb_per_second: float
+    """For all nodes together."""
 
 
 class StoragePlan(Frozen):
-    """EFS and the three caches."""
+    """EFS and the three caches, of which the model's may be on FSx for Lustre."""
 
     throughput_mode: Literal["elastic"]
     uid: int
     gid: int
     claims: tuple[ClaimPlan, ...]
+    lustre: LustrePlan | None = None
+
+    @property
+    def on_efs(self) -> tuple[ClaimPlan, ...]:
+        """The claims that have an access point."""
+        return tuple(claim for claim in self.claims if not claim.on_lustre)
 
 
 class ChartPlan(Frozen):
@@ -234,8 +263,10 @@ class Objects(Frozen):
     """False while paused: the graph and what waits for it (`SERVING`) are planned and judged, but not created."""
     namespace: Manifest
     storage_class: Manifest
+    lustre_class: Manifest | None = None
+    """None unless the model cache is on FSx for Lustre."""
     volumes: dict[str, Manifest]
-    """By purpose: model, compilation, perf."""
+    """By `ClaimPlan.key`: model, compilation, perf."""
     claims: dict[str, Manifest]
     token_secret: Manifest | None
     weights_config: Manifest

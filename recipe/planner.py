@@ -17,6 +17,7 @@ from recipe.config import (
     Capacity,
     CapacityBlock,
     FromBase,
+    FsxLustreModel,
     Hardware,
     Odcr,
     Recipe,
@@ -29,8 +30,18 @@ from recipe.cost import cached_bytes, gpu_price, make_base_cost, make_cost
 from recipe.engines import ENGINES, Engine, engine_for
 from recipe.engines.mocker import kv_tokens
 from recipe.errors import Problem, RecipeError, shorten, suggest
-from recipe.foundation import MODEL_MOUNT, cluster_plan, cpu_pool, device_charts, platform_chart, storage_plan, tags
+from recipe.foundation import (
+    MODEL_MOUNT,
+    cluster_plan,
+    cpu_pool,
+    device_charts,
+    lustre_plan,
+    platform_chart,
+    storage_plan,
+    tags,
+)
 from recipe.kv_transfer import kv_transfer
+from recipe.lustre import check_room
 from recipe.names import check_stack, make_names, on_base
 from recipe.network import make_network
 from recipe.objects import RenderContext, build_objects
@@ -420,6 +431,26 @@ def _check_loading(recipe: Recipe, engine: Engine) -> list[Problem]:
     return found
 
 
+def _check_storage(recipe: Recipe, engine: Engine, model: Model) -> list[Problem]:
+    """Whether an FSx for Lustre, where one is asked for, can be made here and would be of use."""
+    wanted = recipe.storage.model
+    if not isinstance(wanted, FsxLustreModel):
+        return []
+    found: list[Problem] = []
+    if isinstance(recipe.foundation, FromBase):
+        reason = (
+            f"the caches are those of the base {recipe.foundation.stack}, which are on EFS: one of this stack's own would be "
+            "made, paid for and filled anew at every start, and take 10 of the minutes that the base saves"
+        )
+        found.append(
+            Problem("storage.model.kind", wanted.kind, reason, "leave storage.model out, or foundation.kind: created")
+        )
+    if not engine.on_gpus:
+        reason = f"engine {recipe.engine} loads no weights that would have to be read fast"
+        found.append(Problem("storage.model.kind", wanted.kind, reason, "leave storage.model out"))
+    return [*found, *check_room(lustre_plan(wanted), model.id, model.weight_bytes)]
+
+
 def _wants_placement_group(capacity: Capacity, setting: bool | None) -> bool:
     return capacity.kind == "on-demand" if setting is None else setting
 
@@ -512,6 +543,8 @@ def _choose(recipe: Recipe, problems: list[Problem]) -> _Chosen | None:
             )
     if model:
         problems += _check_model(recipe, model)
+        if engine:
+            problems += _check_storage(recipe, engine, model)
         context = min((context_tokens(recipe, model, role) for role in recipe.workers), default=0)
         problems += check_benchmark(recipe, context)
     if not (model and engine and ground) or (engine.on_gpus and gpu is None):
@@ -600,7 +633,7 @@ class _Planner:
             problems += unplaced
         workers, storage = self._workers(memory, efa), storage_plan(recipe.storage)
         objects = self._objects(workers, storage)
-        own = self.base is None
+        own, lustre = self.base is None, storage.lustre is not None
         cost = running = make_cost(recipe, chosen.model, chosen.gpu, len(gpu_nodes), chosen.cpu, own=own)
         bucket, benchmark = make_bucket(recipe, self.names), None
         if recipe.benchmark.run:
@@ -610,14 +643,16 @@ class _Planner:
         head = (objects.head_job,) if objects.head_job else ()
         jobs = (objects.weights_job, *head, objects.admission_job, objects.readiness_job)
         measuring = (objects.benchmark_job,) if objects.benchmark_job else ()
-        cpu_nodes, unplaced = place_on_cpu(recipe, chosen.cpu, cpu_pods((*jobs, *measuring), objects.graph))
+        cpu_nodes, unplaced = place_on_cpu(
+            recipe, chosen.cpu, cpu_pods((*jobs, *measuring), objects.graph, lustre=lustre)
+        )
         problems += unplaced
         notes = (*self._quotas(chosen.gpu, len(gpu_nodes)), *self._block(), *self._measuring(cost, bucket, benchmark))
         if recipe.hardware.paused:
             # All of it was judged as if it ran, so that resuming holds no surprise; only then is the graph taken out.
             cost = make_cost(recipe, chosen.model, chosen.gpu, 0, chosen.cpu, own=own)
             objects, gpu_nodes = objects.model_copy(update={"serving": False}), ()
-            cpu_nodes, _ = place_on_cpu(recipe, chosen.cpu, cpu_pods(jobs[:-1]))
+            cpu_nodes, _ = place_on_cpu(recipe, chosen.cpu, cpu_pods(jobs[:-1], lustre=lustre))
             notes = (self._pause(cost, running), *notes)
         problems += _check_budget(recipe, cost)
         if problems:

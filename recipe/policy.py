@@ -70,6 +70,8 @@ EXCEPTIONS: Final[tuple[Allowed, ...]] = (
     Allowed("pod-capability", "serving-graph*", "SYS_PTRACE", "only with serving.kv_transfer.privileged, as upstream's p5 manifest"),
     Allowed("pod-privileged", "serving-graph*", "privileged", "only with serving.kv_transfer.privileged: sources disagree whether IPC_LOCK is enough for EFA (docs/unverified.md)"),
     Allowed("pod-root", "serving-graph*", "runAsUser 0", "only with serving.kv_transfer.privileged: another user's processes do not receive added capabilities"),
+    Allowed("pod-root", "weights?job", "runAsUser 0", "only with storage.model.kind fsx-lustre: a new Lustre's root belongs to root; one init container gives it to the download"),
+    Allowed("pod-capability", "weights?job", "CHOWN", "the same container's only capability"),
     # Charts are not looked into
     Allowed("chart", "*", "dynamo-platform", "the operator makes Deployments, Services and RBAC for graphs in any namespace; pinned version"),
     Allowed("chart", "*", "nvidia-device-plugin", "privileged on GPU nodes: it hands devices to the kubelet; pinned version"),
@@ -231,6 +233,15 @@ def _file_system(name: str, inputs: Inputs) -> Iterator[Violation]:
     yield from _tagged(name, inputs)
 
 
+def _lustre(name: str, inputs: Inputs) -> Iterator[Violation]:
+    # FSx encrypts every Lustre at rest, with a key of AWS' own where none is given (FSx user guide, encryption at rest).
+    if inputs.get("deploymentType") != "PERSISTENT_2":
+        yield Violation("encryption", name, str(inputs.get("deploymentType")), "encrypted in transit as well, and kept")
+    if inputs.get("skipFinalBackup") is not True or inputs.get("automaticBackupRetentionDays"):
+        yield Violation("left-behind", name, "backups", "a destroy leaves nothing that is paid for")
+    yield from _tagged(name, inputs)
+
+
 def _subnet(name: str, inputs: Inputs) -> Iterator[Violation]:
     if inputs.get("mapPublicIpOnLaunch"):
         yield Violation("public", name, "mapPublicIpOnLaunch", "nothing gets a public address by itself")
@@ -304,6 +315,7 @@ RULES: Final[dict[str, Rule]] = {
     "aws:eks/nodeGroup:NodeGroup": _node_group,
     "aws:eks/cluster:Cluster": _cluster,
     "aws:efs/fileSystem:FileSystem": _file_system,
+    "aws:fsx/lustreFileSystem:LustreFileSystem": _lustre,
     "aws:ebs/volume:Volume": _volume,
     "aws:ec2/subnet:Subnet": _subnet,
     "aws:ec2/securityGroup:SecurityGroup": _security_group,

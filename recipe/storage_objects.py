@@ -10,6 +10,7 @@ from recipe.context import RenderContext
 from recipe.plan import ClaimPlan, Late, Manifest
 
 DRIVER = "efs.csi.aws.com"
+LUSTRE_DRIVER = "fsx.csi.aws.com"
 
 
 def class_name(context: RenderContext) -> str:
@@ -17,25 +18,53 @@ def class_name(context: RenderContext) -> str:
     return f"{context.names.prefix}-efs"
 
 
+def lustre_class_name(context: RenderContext) -> str:
+    """The same for the weights on FSx for Lustre."""
+    return context.names.lustre
+
+
 def volume_name(context: RenderContext, claim: ClaimPlan) -> str:
     """Cluster-scoped as well."""
-    return f"{context.names.prefix}-{claim.purpose}"
+    return f"{context.names.prefix}-{claim.key}"
 
 
 def storage_class(context: RenderContext) -> Manifest:
     """Binds at once; provisions nothing, since it names no provisioning mode."""
+    return _class(context, class_name(context), DRIVER)
+
+
+def lustre_class(context: RenderContext) -> Manifest | None:
+    """The second class, where there is a claim for it. Provisions nothing either: its claims name their volume, which is there."""
+    return _class(context, lustre_class_name(context), LUSTRE_DRIVER) if context.storage.lustre else None
+
+
+def _class(context: RenderContext, name: str, driver: str) -> Manifest:
     return {
         "apiVersion": "storage.k8s.io/v1",
         "kind": "StorageClass",
-        "metadata": {"name": class_name(context), "labels": context.labels},
-        "provisioner": DRIVER,
+        "metadata": {"name": name, "labels": context.labels},
+        "provisioner": driver,
         "reclaimPolicy": "Retain",
         "volumeBindingMode": "Immediate",
     }
 
 
 def volume(context: RenderContext, claim: ClaimPlan) -> Manifest:
-    """A volume on the claim's access point, encrypted in transit (the driver's default)."""
+    """A volume on the claim's access point, encrypted in transit (the driver's default); or all of the FSx for Lustre, whose
+    traffic AWS encrypts between the instance types that can (FSx user guide, encryption in transit)."""
+    source: Manifest = {
+        "csi": {"driver": DRIVER, "volumeHandle": f"{Late.FILE_SYSTEM}::{Late.access_point(claim.purpose)}"}
+    }
+    if claim.on_lustre:
+        source = {
+            # The hub's client locks the files it writes; without flock Lustre refuses locks.
+            "mountOptions": ["flock"],
+            "csi": {
+                "driver": LUSTRE_DRIVER,
+                "volumeHandle": Late.LUSTRE,
+                "volumeAttributes": {"dnsname": Late.LUSTRE_DNS, "mountname": Late.LUSTRE_MOUNT},
+            },
+        }
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -46,8 +75,8 @@ def volume(context: RenderContext, claim: ClaimPlan) -> Manifest:
             "volumeMode": "Filesystem",
             # What is on the file system goes with the file system, in the stack's own order, not with this object.
             "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": class_name(context),
-            "csi": {"driver": DRIVER, "volumeHandle": f"{Late.FILE_SYSTEM}::{Late.access_point(claim.purpose)}"},
+            "storageClassName": _class_of(context, claim),
+            **source,
         },
     }
 
@@ -62,7 +91,11 @@ def volume_claim(context: RenderContext, claim: ClaimPlan) -> Manifest:
             "accessModes": ["ReadWriteMany"],
             "volumeMode": "Filesystem",
             "resources": {"requests": {"storage": f"{claim.size_gib}Gi"}},
-            "storageClassName": class_name(context),
+            "storageClassName": _class_of(context, claim),
             "volumeName": volume_name(context, claim),
         },
     }
+
+
+def _class_of(context: RenderContext, claim: ClaimPlan) -> str:
+    return lustre_class_name(context) if claim.on_lustre else class_name(context)

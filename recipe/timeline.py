@@ -20,7 +20,8 @@ from recipe import catalogue
 from recipe.constants import GPU_RESOURCE
 from recipe.cost import foundation_lines
 from recipe.engines import ENGINES
-from recipe.plan import Plan
+from recipe.lustre import seconds_on_lustre
+from recipe.plan import LustrePlan, Plan
 
 LOADERS: Final = {
     "default": "weights.load.default",
@@ -47,6 +48,8 @@ class Course:
     """The weights are on the cache and verified, and what the engine compiles is there as well where it keeps it."""
     keeps_compiled: bool = True
     """The engine has a place on the compilation cache."""
+    lustre: LustrePlan | None = None
+    """The weights are on this FSx for Lustre; None: on EFS."""
     upstream: bool = False
     """In the order of NVIDIA's guides instead of ours: see `UPSTREAM`."""
 
@@ -60,6 +63,7 @@ class Course:
             parallel_pull=bool(pool and pool.parallel_pull),
             wait=plan.recipe.weights.wait,
             keeps_compiled=ENGINES[plan.recipe.engine].keeps_compiled,
+            lustre=plan.storage.lustre,
         )
 
     def as_upstream(self) -> Course:
@@ -140,6 +144,13 @@ class Timeline:
     """None where there are no GPU nodes."""
     seconds_by_row: dict[str, float] = field(default_factory=dict)
     """Of each duration that was counted with."""
+    by_lustre: frozenset[str] = frozenset()
+    """Those of them that the throughput of an FSx for Lustre made longer or shorter than the table says."""
+
+    def source(self, key: str) -> str:
+        """Where the seconds of a duration come from."""
+        limit = "the throughput of the FSx for Lustre; on EFS: " if key in self.by_lustre else ""
+        return f"{limit}{catalogue.duration(key).source}"
 
     @property
     def minutes_to_first_token(self) -> float | None:
@@ -158,7 +169,8 @@ class Timeline:
     @property
     def assumptions(self) -> tuple[str, ...]:
         """Keys of the durations on the critical path that nobody has measured."""
-        rows = (catalogue.duration(key) for step in self.critical_path for key in step.rows)
+        keys = (key for step in self.critical_path for key in step.rows)
+        rows = (catalogue.duration("weights.download" if key == HEAD else key) for key in keys)
         return tuple(dict.fromkeys(row.key for row in rows if row.assumption))
 
     @property
@@ -197,18 +209,21 @@ def timeline(plan: Plan, course: Course | None = None) -> Timeline:
         if name not in made:
             keys, after = rows[name]
             start = max((make(one).end for one in after), default=0.0)
-            made[name] = Step(name, after, keys, start, start + sum(_seconds(plan, key) for key in keys))
+            made[name] = Step(name, after, keys, start, start + sum(_seconds(plan, course, key) for key in keys))
         return made[name]
 
     for name in rows:
         make(name)
     steps = tuple(made.values())
+    seconds = {key: _seconds(plan, course, key) for keys, _ in rows.values() for key in keys}
+    on_efs = replace(course, lustre=None)
     return Timeline(
         steps,
         serves=not plan.paused,
         rates=_rates(plan, course, made),
-        gpu_idle=_gpu_idle(plan, made),
-        seconds_by_row={key: _seconds(plan, key) for keys, _ in rows.values() for key in keys},
+        gpu_idle=_gpu_idle(plan, course, made),
+        seconds_by_row=seconds,
+        by_lustre=frozenset(key for key, taken in seconds.items() if taken != _seconds(plan, on_efs, key)),
     )
 
 
@@ -228,12 +243,15 @@ def warnings(plan: Plan) -> tuple[str, ...]:
     )
 
 
-def _seconds(plan: Plan, key: str) -> float:
+def _seconds(plan: Plan, course: Course, key: str) -> float:
     if key == HEAD:
-        whole = catalogue.duration("weights.download")
-        return max(0.0, whole.seconds * whole.factor(plan.model.weight_bytes) - lead_seconds())
-    row = catalogue.duration(key)
-    return row.seconds * row.factor(plan.model.weight_bytes)
+        return max(0.0, _seconds(plan, course, "weights.download") - lead_seconds())
+    row, size = catalogue.duration(key), plan.model.weight_bytes
+    seconds = row.seconds * row.factor(size)
+    if course.lustre is None:
+        return seconds
+    nodes = plan.gpu_pool.count if plan.gpu_pool else 1
+    return seconds_on_lustre(key, seconds, size, course.lustre.mb_per_second, nodes)
 
 
 HEAD: Final = "weights.download, up to what GPU nodes take"
@@ -266,7 +284,7 @@ def _steps(plan: Plan, course: Course) -> Iterator[_Row]:
         dry_run = ("kubernetes.create", "kubernetes.create", "image.small", "admission.job")
         yield "dry run of the graph", dry_run, ("CPU nodes",)
     else:
-        yield from _own_foundation(node)
+        yield from _own_foundation(node, course)
         before_weights = ("claims", "name of the mount target", "CoreDNS")
         yield "platform", ("Release.platform",), ("CoreDNS",)
         yield "dry run of the graph", ("kubernetes.create", "image.small", "admission.job"), ("platform",)
@@ -291,7 +309,7 @@ def _steps(plan: Plan, course: Course) -> Iterator[_Row]:
     yield "first completion", ("readiness.job",), ("workers",)
 
 
-def _own_foundation(node: tuple[str, ...]) -> Iterator[_Row]:
+def _own_foundation(node: tuple[str, ...], course: Course) -> Iterator[_Row]:
     yield "VPC and subnets", ("Vpc.create", "Subnet.create", "RouteTableAssociation.create"), ()
     yield "NAT gateway and route", ("NatGateway.create", "default.create"), ("VPC and subnets",)
     yield "EKS control plane", ("Cluster.create",), ("NAT gateway and route",)
@@ -301,14 +319,20 @@ def _own_foundation(node: tuple[str, ...]) -> Iterator[_Row]:
     # The rule of its security group refers to the cluster's group.
     yield "EFS mount target", ("default.create", "MountTarget.create"), ("EKS control plane",)
     yield "EFS driver", ("Addon.create",), ("CPU nodes",)
-    yield "claims", ("kubernetes.create",), ("EFS driver", "EFS mount target")
+    storage: tuple[str, ...] = ("EFS driver", "EFS mount target")
+    if course.lustre:
+        # It waits for no route and for the rules among its own servers only: it is made beside the control plane.
+        yield "FSx file system", ("Vpc.create", "Subnet.create", "LustreFileSystem.create"), ()
+        yield "FSx driver", ("Addon.create",), ("CPU nodes",)
+        storage = (*storage, "FSx file system", "FSx driver")
+    yield "claims", ("kubernetes.create",), storage
     yield "name of the mount target", ("mount-target.dns",), ("EFS mount target",)
 
 
 UPSTREAM: Final[dict[str, tuple[str, ...]]] = {
     "GPU nodes": ("add-ons of every node",),
     "platform": ("CoreDNS", "GPU nodes"),
-    "claims": ("EFS driver", "EFS mount target", "CPU nodes"),
+    "claims": ("EFS driver", "EFS mount target", "FSx file system", "FSx driver", "CPU nodes"),
     "weights": ("claims", "name of the mount target", "CoreDNS", "GPU nodes", "platform"),
     "graph": ("weights", "GPU nodes", "device plugins"),
 }
@@ -371,12 +395,12 @@ def _rates(plan: Plan, course: Course, steps: dict[str, Step]) -> tuple[Rate, ..
     return tuple(sorted(found, key=lambda rate: -rate.usd_per_hour))
 
 
-def _gpu_idle(plan: Plan, steps: dict[str, Step]) -> GpuIdle | None:
+def _gpu_idle(plan: Plan, course: Course, steps: dict[str, Step]) -> GpuIdle | None:
     if "GPU nodes" not in steps or "workers" not in steps:
         return None
     nodes, workers = steps["GPU nodes"], steps["workers"]
-    image = sum(_seconds(plan, key) for key in workers.rows if key.startswith("image."))
-    loading = sum(_seconds(plan, key) for key in workers.rows if key.startswith("weights.load."))
+    image = sum(_seconds(plan, course, key) for key in workers.rows if key.startswith("image."))
+    loading = sum(_seconds(plan, course, key) for key in workers.rows if key.startswith("weights.load."))
     return GpuIdle(
         boot=nodes.end - nodes.start - catalogue.duration("node.launch").seconds,
         waiting=workers.start - nodes.end,

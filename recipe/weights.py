@@ -12,6 +12,7 @@ from recipe.jobs import (
     SCRIPTS_MOUNT,
     SCRIPTS_VOLUME_MOUNT,
     TMP_VOLUME_MOUNT,
+    USER,
     JobSpec,
     build_job,
 )
@@ -81,6 +82,21 @@ def weights_job(context: RenderContext) -> tuple[Manifest, Manifest]:
         "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [SCRIPTS_VOLUME_MOUNT, TMP_VOLUME_MOUNT, packages],
     }
+    own: Manifest = {
+        "name": "own",
+        "image": JOB_IMAGE,
+        # The root of a new Lustre belongs to root (EFS' access point gives it to the writer). Only the root: what is in it is ours.
+        "command": ["chown", f"{USER}:{USER}", claim.mount],
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "32Mi"}},
+        "securityContext": {
+            **CONTAINER_SECURITY,
+            "runAsNonRoot": False,
+            "runAsUser": 0,
+            "runAsGroup": 0,
+            "capabilities": {"drop": ["ALL"], "add": ["CHOWN"]},
+        },
+        "volumeMounts": [cache],
+    }
     return build_job(
         context,
         JobSpec(
@@ -106,7 +122,7 @@ def weights_job(context: RenderContext) -> tuple[Manifest, Manifest]:
             deadline_seconds=weights.timeout_minutes * 60,
             attempts=ATTEMPTS,
             final_exit_codes=(2, 3, 4),
-            init_containers=(install,),
+            init_containers=(own, install) if claim.on_lustre else (install,),
             volumes=(
                 {"name": "packages", "emptyDir": {}},
                 {"name": claim.name, "persistentVolumeClaim": {"claimName": claim.name}},

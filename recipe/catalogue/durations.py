@@ -64,6 +64,9 @@ DURATIONS: dict[str, Duration] = {
             high=95,
         ),
         Duration("MountTarget.delete", 20, _GUESS, assumption=True),
+        Duration("LustreFileSystem.create", 600, f"{_FACTS}: about 10 minutes (AWS FSx guide)", assumption=True),
+        Duration("LustreFileSystem.update", 600, _GUESS, assumption=True),
+        Duration("LustreFileSystem.delete", 300, _GUESS, assumption=True),
         Duration("mount-target.dns", 90, f"{_FACTS}: AWS EFS guide"),
         # Nodes: from the request to a running (billed) instance, and from there to Ready.
         Duration("node.launch", 10, _GUESS, assumption=True),

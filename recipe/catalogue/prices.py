@@ -33,6 +33,9 @@ _EKS = "https://aws.amazon.com/blogs/containers/amazon-eks-extended-support-for-
 _EKS_2026 = "https://www.factualminds.com/blog/amazon-eks-pricing-control-plane-addons-auto-mode/ (2026-06-13)"
 _IPV4 = "https://www.doit.com/aws-public-ipv4-price-increase-the-complete-guide/ (since 2024-02-01, every region)"
 
+_C3X = "https://c3x.dev/resources/aws/aws_fsx_lustre_file_system/ (us-east-1)"
+_CLASSMETHOD = "https://dev.classmethod.jp (FSx for Lustre Persistent 2, table of 2022-09-03, ap-northeast-1)"
+
 _JANUARY_2026 = date(2026, 1, 19)
 
 
@@ -43,6 +46,19 @@ def _on_demand(name: str, usd: float) -> Price:
 def _block(name: str, usd: float | None, as_of: date, note: str) -> Price:
     """Capacity Block, per instance and hour. Paid up front for the whole block, not refundable: destroy saves nothing."""
     return Price(name=f"{name}/capacity-block", usd=usd, per="hour", as_of=as_of, sources=(_FACTS,), note=note)
+
+
+def _lustre(tier: int, usd: float) -> Price:
+    """FSx for Lustre, PERSISTENT_2 on SSD with `tier` MB/s per TiB, from the table's price per hour."""
+    note = "of ap-northeast-1, for want of one for us-east-1, where the lowest tier costs a fifth less: an upper bound"
+    return Price(
+        name=f"fsx-lustre/{tier}",
+        usd=round(usd, 3),
+        per="GB-month",
+        as_of=date(2022, 9, 3),
+        sources=(_CLASSMETHOD,),
+        note=note,
+    )
 
 
 PRICES: dict[str, Price] = {
@@ -97,6 +113,17 @@ PRICES: dict[str, Price] = {
             as_of=date(2026, 6, 1),
             sources=(_EFS, "https://cloudburn.io/blog/amazon-efs-pricing (2026-03-03)"),
         ),
+        Price(
+            name="fsx-lustre/125",
+            usd=0.145,
+            per="GB-month",
+            as_of=date(2026, 6, 1),
+            sources=(_C3X,),
+            note="day not known",
+        ),
+        _lustre(250, 0.93 * 730 / 2400),
+        _lustre(500, 1.55 * 730 / 2400),
+        _lustre(1000, 5.58 * 730 / 4800),
         Price(name="ipv4/hour", usd=0.005, per="hour", as_of=date(2024, 2, 1), sources=(_IPV4,)),
         Price(
             name="ebs-gp3/gb-month",

@@ -32,6 +32,7 @@ from .rules import (
     LAUNCH_TEMPLATE,
     LOAD_BALANCER,
     LOG_GROUP,
+    LUSTRE,
     MOUNT_TARGET,
     NAT,
     NETWORK_INTERFACE,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 _PREFIX = {
     VPC: "vpc-", IGW: "igw-", SUBNET: "subnet-", EIP: "eipalloc-", NAT: "nat-", ROUTE_TABLE: "rtb-", ROUTE_TABLE_ASSOCIATION: "rtbassoc-", VPC_ENDPOINT: "vpce-",
     SECURITY_GROUP: "sg-", INGRESS_RULE: "sgr-", EGRESS_RULE: "sgr-", LAUNCH_TEMPLATE: "lt-", FILE_SYSTEM: "fs-", MOUNT_TARGET: "fsmt-", ACCESS_POINT: "fsap-",
+    LUSTRE: "fs-",
     POD_IDENTITY: "a-", ROUTE: "r-", ROLE_POLICY: "",
 }  # fmt: skip
 _NAMED = {
@@ -81,10 +83,11 @@ _ARN = {
     INGRESS_RULE: ("ec2", "security-group-rule/{id}"), EGRESS_RULE: ("ec2", "security-group-rule/{id}"), LAUNCH_TEMPLATE: ("ec2", "launch-template/{id}"),
     PLACEMENT_GROUP: ("ec2", "placement-group/{id}"), LOG_GROUP: ("logs", "log-group:{id}"), CLUSTER: ("eks", "cluster/{id}"),
     FILE_SYSTEM: ("elasticfilesystem", "file-system/{id}"), ACCESS_POINT: ("elasticfilesystem", "access-point/{id}"),
+    LUSTRE: ("fsx", "file-system/{id}"),
 }  # fmt: skip
 _UNTAGGED = {ROUTE, ROUTE_TABLE_ASSOCIATION, ROLE_POLICY, INLINE_POLICY, BUCKET_ACCESS, ACCESS_POLICY, MOUNT_TARGET}
 _VERB = {CLUSTER: "EKS Cluster", NODE_GROUP: "EKS Node Group", ADDON: "EKS Add-On", ROLE: "IAM Role", LAUNCH_TEMPLATE: "EC2 Launch Template", SUBNET: "EC2 Subnet",
-         FILE_SYSTEM: "EFS File System", MOUNT_TARGET: "EFS Mount Target", NAT: "EC2 NAT Gateway", LOG_GROUP: "CloudWatch Logs Log Group"}  # fmt: skip
+         FILE_SYSTEM: "EFS File System", MOUNT_TARGET: "EFS Mount Target", LUSTRE: "FSx for Lustre File System", NAT: "EC2 NAT Gateway", LOG_GROUP: "CloudWatch Logs Log Group"}  # fmt: skip
 # Add-ons with a Deployment need a node; the others are DaemonSets, which are content with none.
 _NEEDS_NODE = frozenset({"coredns", "aws-efs-csi-driver", "aws-ebs-csi-driver", "aws-fsx-csi-driver", "metrics-server"})
 _EFFECT = {"NO_SCHEDULE": "NoSchedule", "NO_EXECUTE": "NoExecute", "PREFER_NO_SCHEDULE": "PreferNoSchedule"}
@@ -123,6 +126,7 @@ class Aws:
             FILE_SYSTEM,
             MOUNT_TARGET,
             ACCESS_POINT,
+            LUSTRE,
         ):
             out["ownerId"] = self._cloud.account
         address = f"203.0.113.{1 + int(token[:4], 16) % 250}"  # TEST-NET-3: nobody's
@@ -211,6 +215,10 @@ class Aws:
                 out |= {"availabilityZoneId": subnet.field("availabilityZoneId") if subnet else "", "availabilityZoneName": zone, "ipAddress": "10.0.1.20",
                         "dnsName": f"{fs}.efs.{self._cloud.region}.amazonaws.com", "mountTargetDnsName": f"{zone}.{fs}.efs.{self._cloud.region}.amazonaws.com",
                         "networkInterfaceId": f"eni-0{token[:16]}", "fileSystemArn": self.arn("elasticfilesystem", f"file-system/{fs}")}  # fmt: skip
+            case rules.LUSTRE:
+                subnet = self._store.find(SUBNET, inputs.get("subnetIds"))
+                out |= {"dnsName": f"{id}.fsx.{self._cloud.region}.amazonaws.com", "mountName": token[:8], "networkInterfaceIds": [f"eni-0{token[:16]}"],
+                        "vpcId": subnet.field("vpcId") if subnet else "", "fileSystemTypeVersion": "2.15", "weeklyMaintenanceStartTime": "1:05:00"}  # fmt: skip
             case rules.ACCESS_POINT:
                 out |= {"fileSystemArn": self.arn("elasticfilesystem", f"file-system/{inputs.get('fileSystemId')}")}
         return out
@@ -264,6 +272,11 @@ class Aws:
             and self._cloud.machines.get(name) is None
         ):
             yield "instanceType", rules.says("instance.type-exists").format(type=name)
+        size, tier = inputs.get("storageCapacity"), inputs.get("perUnitStorageThroughput")
+        if typ == LUSTRE and isinstance(size, int | float) and isinstance(tier, int | float):
+            persistent = (inputs.get("deploymentType"), inputs.get("storageType", "SSD")) == ("PERSISTENT_2", "SSD")
+            if persistent and not ((size == 1200 or (size > 0 and size % 2400 == 0)) and tier in (125, 250, 500, 1000)):
+                yield "storageCapacity", rules.says("lustre.size").format(size=f"{size:g}", tier=f"{tier:g}")
         if typ in (VPC, SUBNET) and isinstance(cidr := inputs.get("cidrBlock"), str):
             try:
                 ipaddress.ip_network(cidr)
@@ -318,6 +331,7 @@ class Aws:
             NODE_GROUP: self._validate_node_group,
             ACCESS_POLICY: self._validate_access_policy,
             LAUNCH_TEMPLATE: self._validate_launch_template,
+            LUSTRE: self._validate_lustre,
         }
         if typ in special:
             special[typ](call)
@@ -405,6 +419,20 @@ class Aws:
                     f"InvalidGroup.NotFound: The security group '{group}' does not exist",
                     name=call.name,
                 )
+
+    def _validate_lustre(self, call: Call) -> None:
+        groups = [str(one) for one in many(call.inputs.get("securityGroupIds"))]
+        if not any(self.lets_in(groups, [one], *rules.LUSTRE_PORTS[0]) for one in groups):
+            raise self.refuse(LUSTRE, rules.says("lustre.own-ports"), name=call.name)
+
+    def lets_in(self, groups: list[str], sources: list[str], first: int, last: int) -> bool:
+        """Whether one of `groups` opens these ports to a member of one of `sources`."""
+        return any(
+            one.inputs["securityGroupId"] in groups
+            and one.inputs.get("referencedSecurityGroupId") in sources
+            and rules.lets_in(one.inputs, first, last)
+            for one in self._store.of(INGRESS_RULE)
+        )
 
     def template(self, inputs: Inputs) -> Inputs:
         """The launch template a node group uses, or nothing."""
@@ -794,6 +822,8 @@ class Aws:
             return
         for target in self._store.of(MOUNT_TARGET):
             yield f"mount target {target.id}", target.inputs["subnetId"], many(target.inputs.get("securityGroups"))
+        for files in self._store.of(LUSTRE):
+            yield f"file system {files.id}", files.inputs["subnetIds"], many(files.inputs.get("securityGroupIds"))
         for instance in self._store.of(INSTANCE):
             if instance.extra["launched_at"] <= self._cloud.clock.now():
                 yield f"instance {instance.id}", instance.inputs["subnetId"], many(instance.inputs["securityGroups"])

@@ -273,6 +273,7 @@ class Cloud:
             ):
                 fields = tuple(f for f in fields if f.startswith("metadata"))
             replaces = [p for p in diffs if any(within(p, f) for f in fields)]
+            replaces += [p for p in diffs if rules.shrinks(typ, p, get(old, p), get(new, p))]
             if typ in (rules.INGRESS_RULE, rules.EGRESS_RULE):
                 kinds = ("cidrIpv4", "cidrIpv6", "prefixListId", "referencedSecurityGroupId")
                 replaces += [p for p in diffs if p in kinds and ((p in old) != (p in new))]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from recipe.catalogue import MODELS
+from recipe.lustre import mb_per_second, seconds_on_lustre
 
 from . import graphs, rules, validation
 from .rules import (
@@ -25,9 +26,11 @@ from .rules import (
     CONFIG_MAP,
     DGD,
     FILE_SYSTEM,
+    INSTANCE,
     JOB,
     LAUNCH_TEMPLATE,
     LOAD_BALANCER,
+    LUSTRE,
     MOUNT_TARGET,
     NAMESPACE,
     NODE_GROUP,
@@ -764,6 +767,10 @@ class Kubernetes:
             claim = self._store.find(PVC, f"{namespace}/{name}", cluster)
             volume = self._store.find(PV, claim.extra.get("volume"), cluster) if claim else None
             handle = str(get(volume.inputs, "spec.csi.volumeHandle", "")) if volume else ""
+            if volume and (files := self._store.find(LUSTRE, handle)):
+                if problem := self._lustre_problem(files, node):
+                    return f'MountVolume.SetUp failed for volume "{volume.id}": {problem}'
+                continue
             if not handle.startswith("fs-"):
                 continue
             fs, zone, now = handle.split(":")[0], node.labels["topology.kubernetes.io/zone"], self._cloud.clock.now()
@@ -777,6 +784,15 @@ class Kubernetes:
             if all(m.status != "ACTIVE" or m.extra.get("usable_at", math.inf) > now for m in targets):
                 return f'MountVolume.SetUp failed for volume "{volume.id if volume else name}": Failed to resolve "{fs}.efs.{self._cloud.region}.amazonaws.com"'
         return None
+
+    def _lustre_problem(self, files: Record, node: Node) -> str | None:
+        """rules `lustre.ports`."""
+        instance = next((i for i in self._store.of(INSTANCE) if i.extra["node"] == node.name), None)
+        theirs = [str(one) for one in many(instance.inputs.get("securityGroups"))] if instance else []
+        groups = [str(one) for one in many(files.inputs.get("securityGroupIds"))]
+        if all(self._cloud.aws.lets_in(groups, theirs, *ports) for ports in rules.LUSTRE_PORTS):
+            return None
+        return rules.says("lustre.ports").format(dns=files.outputs["dnsName"], mount=files.outputs["mountName"])
 
     # ---- time -------------------------------------------------------------------------------------------------------------
 
@@ -870,6 +886,8 @@ class Kubernetes:
         return self._driver_problem(claim.cluster, held)
 
     def _driver_problem(self, cluster: str, held: Mapping[str, Any]) -> str | None:
+        if get(held, "csi.driver") == "fsx.csi.aws.com":
+            return self._lustre_driver_problem(cluster, held)
         if get(held, "csi.driver") != "efs.csi.aws.com":
             return None
         fs, _, point = str(get(held, "csi.volumeHandle", "")).partition("::")
@@ -895,6 +913,24 @@ class Kubernetes:
             return "the driver's pods have no credentials: a pod identity association for efs-csi-controller-sa (with AmazonEFSCSIDriverPolicy) must exist before the add-on"
         if self._store.find(ADDON, f"{cluster}:eks-pod-identity-agent") is None:
             return "the driver's pods have no credentials: the add-on eks-pod-identity-agent does not run"
+        return None
+
+    def _lustre_driver_problem(self, cluster: str, held: Mapping[str, Any]) -> str | None:
+        """rules `lustre.driver`."""
+        handle = str(get(held, "csi.volumeHandle", ""))
+        files = self._store.find(LUSTRE, handle)
+        if files is None or files.status != "ACTIVE":
+            return f"there is no file system {handle}"
+        for attribute, output in (("dnsname", "dnsName"), ("mountname", "mountName")):
+            if get(held, f"csi.volumeAttributes.{attribute}") != files.outputs[output]:
+                return f"{handle} has another {attribute}"
+        addon = self._store.find(ADDON, f"{cluster}:aws-fsx-csi-driver")
+        if addon is None or addon.status != "ACTIVE":
+            return "the driver fsx.csi.aws.com does not run"
+        if addon.extra["pods_at"] > self._cloud.clock.now():
+            return rules.says("csi.late").partition(":")[0].replace("efs.csi", "fsx.csi")
+        if self._store.find(ADDON, f"{cluster}:eks-pod-identity-agent") is None:
+            return "the add-on eks-pod-identity-agent does not run, without which the driver's is refused"
         return None
 
     def _efs_policy(self, association: Record) -> bool:
@@ -951,7 +987,8 @@ class Kubernetes:
         namespace = self.namespace(DGD, graph.inputs)
         jobs = [j for j in self._store.of(JOB, cluster=graph.cluster) if self._job_kind(j) == "weights"]
         here = [j for j in jobs if self.namespace(JOB, j.inputs) == namespace]
-        loaded = d.of_bytes(key, self._weight_bytes(here[-1]) if here else None)
+        size = self._weight_bytes(here[-1]) if here else None
+        loaded = self._on_lustre(key, d.of_bytes(key, size), size, here[-1] if here else None, self._gpu_nodes(graph))
         cached = "VLLM_CACHE_ROOT" in text and any(f.extra.get("compiled") for f in self._store.of(FILE_SYSTEM))
         return (
             d["image.engine.parallel" if self._pulls_in_parallel(graph) else "image.engine"]
@@ -960,6 +997,27 @@ class Kubernetes:
             + d["engine.compile.cached" if cached else "engine.compile.cold"]
             + d["engine.graphs"]
         )
+
+    def _gpu_nodes(self, graph: Record) -> int:
+        """On how many nodes the graph's pods have GPUs."""
+        placed = graph.extra["placed"]
+        return len(
+            {
+                placed[pod.name]
+                for pod, _ in self._wanted(graph)
+                if pod.requests.get("nvidia.com/gpu") and pod.name in placed
+            }
+        )
+
+    def _on_lustre(self, key: str, seconds: float, size: float | None, job: Record | None, nodes: int) -> float:
+        """`seconds` for a row of the durations, or what it takes where the weights of `job` are on FSx for Lustre."""
+        if key in self._cloud.durations.overrides:
+            return seconds
+        for files in self._mounted(job) if job else ():
+            if files.type == LUSTRE:
+                rate = mb_per_second(files.inputs["storageCapacity"], files.inputs["perUnitStorageThroughput"])
+                return seconds_on_lustre(key, seconds, size, rate, max(1, nodes))
+        return seconds
 
     def _pulls_in_parallel(self, graph: Record) -> bool:
         """Whether the GPU nodes the graph's pods select were started with nodeadm's gate for it."""
@@ -1090,7 +1148,7 @@ class Kubernetes:
             key = "weights.configuration"
         seconds = (
             d["image.small"]
-            + d.of_bytes(key, self._weight_bytes(job))
+            + self._on_lustre(key, d.of_bytes(key, self._weight_bytes(job)), self._weight_bytes(job), job, 1)
             + extra["fault_delay"]
             + (d["weights.backoff"] if extra["fault"] == "429" else 0)
         )
@@ -1098,7 +1156,8 @@ class Kubernetes:
             self._snapshot(job) & set(fs.extra.get("weights", ())) for fs in self._mounted(job)
         ):
             # recipe/scripts/head.py, told how long GPU nodes take: until the download has as long to go.
-            whole = d.of_bytes("weights.download", self._weight_bytes(job))
+            size = self._weight_bytes(job)
+            whole = self._on_lustre("weights.download", d.of_bytes("weights.download", size), size, job, 1)
             seconds += max(0.0, whole - float(self._environment(job).get("LEAD_SECONDS", 0)))
         if kind == "weights" and any(
             self._snapshot(job) & set(fs.extra.get("weights", ())) for fs in self._mounted(job)
@@ -1126,7 +1185,7 @@ class Kubernetes:
             claim = self._store.find(PVC, f"{self.namespace(JOB, job.inputs)}/{name}", job.cluster)
             volume = self._store.find(PV, claim.extra.get("volume"), job.cluster) if claim else None
             handle = str(get(volume.inputs, "spec.csi.volumeHandle", "")) if volume else ""
-            if files := self._store.find(FILE_SYSTEM, handle.split(":")[0]):
+            if files := self._store.find(FILE_SYSTEM, handle.split(":")[0]) or self._store.find(LUSTRE, handle):
                 yield files
 
     @staticmethod

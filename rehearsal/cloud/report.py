@@ -18,6 +18,7 @@ _COSTS = (
     rules.LOAD_BALANCER,
     rules.VOLUME,
     rules.EIP,
+    rules.LUSTRE,
     rules.FILE_SYSTEM,
 )
 

@@ -10,6 +10,7 @@ Sources are public: `TF` is the Terraform AWS provider, which pulumi-aws 7 wraps
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 TF = "hashicorp/terraform-provider-aws internal/service/"
@@ -157,6 +158,7 @@ NODE_GROUP = "aws:eks/nodeGroup:NodeGroup"
 FILE_SYSTEM = "aws:efs/fileSystem:FileSystem"
 MOUNT_TARGET = "aws:efs/mountTarget:MountTarget"
 ACCESS_POINT = "aws:efs/accessPoint:AccessPoint"
+LUSTRE = "aws:fsx/lustreFileSystem:LustreFileSystem"
 
 NAMESPACE = "kubernetes:core/v1:Namespace"
 SECRET = "kubernetes:core/v1:Secret"  # noqa: S105  (a type token)
@@ -384,6 +386,23 @@ ROWS: tuple[Row, ...] = (
     CreateOnly(ACCESS_POINT, ("fileSystemId", "posixUser", "rootDirectory"), TF + "efs/access_point.go", ("fileSystemId",)),
     Doubles(ACCESS_POINT, "https://docs.aws.amazon.com/efs/latest/ug/API_CreateAccessPoint.html (only the client token is unique)"),
     Refers(ACCESS_POINT, "fileSystemId", FILE_SYSTEM, "FileSystemNotFound: File system '{value}' does not exist.", "https://docs.aws.amazon.com/efs/latest/ug/API_CreateAccessPoint.html"),
+    CreateOnly(LUSTRE, ("backupId", "copyTagsToBackups", "deploymentType", "driveCacheType", "efaEnabled", "exportPath", "importPath", "importedFileChunkSize", "kmsKeyId",
+               "securityGroupIds", "storageType", "subnetIds"), TF + "fsx/lustre_file_system.go (throughput is changed in place; for a smaller size see lustre.shrink)", ("subnetIds",)),
+    Doubles(LUSTRE, TF + "fsx/lustre_file_system.go (ClientRequestToken: another one for each create)"),
+    OneOf(LUSTRE, "deploymentType", ("SCRATCH_1", "SCRATCH_2", "PERSISTENT_1", "PERSISTENT_2"), "https://docs.aws.amazon.com/fsx/latest/APIReference/API_CreateFileSystemLustreConfiguration.html"),
+    OneOf(LUSTRE, "storageType", ("SSD", "HDD", "INTELLIGENT_TIERING"), "https://docs.aws.amazon.com/fsx/latest/APIReference/API_CreateFileSystem.html"),
+    OneOf(LUSTRE, "dataCompressionType", ("NONE", "LZ4"), "https://docs.aws.amazon.com/fsx/latest/APIReference/API_CreateFileSystemLustreConfiguration.html"),
+    Refers(LUSTRE, "subnetIds", SUBNET, "InvalidNetworkSettings: The subnet ID '{value}' does not exist", "https://docs.aws.amazon.com/fsx/latest/APIReference/API_CreateFileSystem.html"),
+    Refers(LUSTRE, "securityGroupIds", SECURITY_GROUP, "InvalidNetworkSettings: The security group ID '{value}' does not exist", "https://docs.aws.amazon.com/fsx/latest/APIReference/API_CreateFileSystem.html"),
+    Behaviour("lustre.size", "BadRequest: {size} GiB at {tier} MB/s per TiB: PERSISTENT_2 on SSD has 1200, 2400 or a multiple of 2400 GiB, and 125, 250, 500 or 1000 MB/s per TiB.",
+              "https://docs.aws.amazon.com/fsx/latest/APIReference/API_CreateFileSystem.html (StorageCapacity); API_CreateFileSystemLustreConfiguration.html (PerUnitStorageThroughput)"),
+    Behaviour("lustre.shrink", "A smaller storageCapacity replaces the file system, a larger one does not.", TF + "fsx/lustre_file_system.go (CustomizeDiff)"),
+    Behaviour("lustre.own-ports", "InvalidNetworkSettings: The file system cannot be created because the default security group in the subnet provided or the provided security groups "
+              "do not permit Lustre LNET network traffic on port 988", "https://docs.aws.amazon.com/fsx/latest/LustreGuide/cannot-create-fs.html"),
+    Behaviour("lustre.ports", "Could not mount \"{dns}@tcp:/{mount}\": its security groups let nobody in from this node on 988 and 1018-1023.",
+              "https://docs.aws.amazon.com/fsx/latest/LustreGuide/limit-access-security-groups.html; kubernetes-sigs/aws-fsx-csi-driver pkg/driver/node.go (text)"),
+    Behaviour("lustre.driver", "A static volume needs the add-on aws-fsx-csi-driver, its id, dnsname and mountname, and no permission: only the calls that make, grow and delete go to AWS.",
+              "kubernetes-sigs/aws-fsx-csi-driver docs/install.md (permissions to create and delete), examples/kubernetes/static_provisioning"),
     Behaviour("mount-target.dns", "Mounting works about 90 s after the mount target is there (DNS).", "facts/durations.md (AWS EFS guide)"),
     # ---- Kubernetes -------------------------------------------------------------------------------------------------------
     CreateOnly(NAMESPACE, ("metadata.name",), PK + "diff.go"),
@@ -446,6 +465,9 @@ ROWS: tuple[Row, ...] = (
     Behaviour("device-plugins", "A node has nvidia.com/gpu and vpc.amazonaws.com/efa only when the plugin's pods run on it; the EFA chart's default tolerations lack nvidia.com/gpu.", "facts/aws.md §5"),
     Behaviour("job.awaited", "Jobs are awaited to Complete; a failed one is recorded with the reason; replaceUnready makes it anew.", "facts/pulumi.md §10"),
     Behaviour("pod.scheduling", "Requests, nodeSelector, required node affinity and taints decide; the message is the scheduler's.", "kubernetes/kubernetes pkg/scheduler"),
+    Timeout(LUSTRE, "create", 30 * _MIN, TF + "fsx/lustre_file_system.go"),
+    Timeout(LUSTRE, "update", 30 * _MIN, TF + "fsx/lustre_file_system.go"),
+    Timeout(LUSTRE, "delete", 30 * _MIN, TF + "fsx/lustre_file_system.go"),
     Timeout(JOB, "create", 10 * _MIN, "facts/pulumi.md §10"),
     Timeout(PVC, "create", 5 * _MIN, "facts/pulumi.md §10"),
     Timeout(DGD, "create", 10 * _MIN, "facts/pulumi.md §10"),
@@ -484,6 +506,32 @@ def timeout_s(typ: str, op: str, asked: float | None) -> float:
     if asked:
         return asked
     return next((r.seconds for r in ROWS if isinstance(r, Timeout) and r.type == typ and r.op == op), 10 * _MIN)
+
+
+def shrinks(typ: str, path: str, old: object, new: object) -> bool:
+    """`lustre.shrink`: whether a change of `path` makes it smaller than what can be changed in place."""
+    return (
+        typ == LUSTRE
+        and path == "storageCapacity"
+        and isinstance(old, int | float)
+        and isinstance(new, int | float)
+        and new < old
+    )
+
+
+LUSTRE_PORTS = ((988, 988), (1018, 1023))
+
+
+def lets_in(rule: Mapping[str, object], first: int, last: int) -> bool:
+    """Whether an ingress rule opens these TCP ports."""
+    if rule.get("ipProtocol") == "-1":
+        return True
+    opened = (rule.get("fromPort"), rule.get("toPort"))
+    return (
+        rule.get("ipProtocol") == "tcp"
+        and all(isinstance(port, int | float) for port in opened)
+        and bool(float(str(opened[0])) <= first and last <= float(str(opened[1])))
+    )
 
 
 def says(key: str) -> str:

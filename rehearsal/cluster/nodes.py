@@ -6,7 +6,7 @@ from typing import Final
 
 from recipe.catalogue import GIB, Allocatable, CpuInstance, GpuInstance, cpu_instance, gpu_instance, region_of
 from recipe.constants import CPU_POOL, EFA_RESOURCE, GPU_RESOURCE, GPU_TAINT_KEY, GPU_TAINT_VALUE, POOL_LABEL
-from recipe.placement import CLUSTER_PODS, PER_CPU_NODE, PER_GPU_NODE, Pod
+from recipe.placement import CLUSTER_PODS, LUSTRE_PODS, PER_CPU_NODE, PER_GPU_NODE, Pod
 from recipe.plan import GpuPool, Manifest, NodePool, Plan
 from rehearsal.cloud.machines import zone_name
 from rehearsal.cluster.controlplane import FAKE_NODE
@@ -39,7 +39,8 @@ def system_pods(plan: Plan, made: list[Manifest]) -> list[Manifest]:
         spec = {"nodeName": name, "tolerations": [{"operator": "Exists"}]}
         pods.append(_pod(f"{name}-daemons", each, plan, spec))
     selector = {"nodeSelector": {POOL_LABEL: CPU_POOL}}
-    return pods + [_pod(f"{plan.names.prefix}-{pod.name}", pod, plan, selector) for pod in CLUSTER_PODS]
+    once = (*CLUSTER_PODS, *(LUSTRE_PODS if plan.storage.lustre else ()))
+    return pods + [_pod(f"{plan.names.prefix}-{pod.name}", pod, plan, selector) for pod in once]
 
 
 def _gpu_node(plan: Plan, pool: GpuPool, index: int) -> Manifest:

@@ -23,6 +23,9 @@ EXIT: Final = "dynamo-recipes/pretend-exit"
 COMPONENT: Final = "nvidia.com/dynamo-component"
 _LATE: Final = {
     Late.FILE_SYSTEM: "fs-0123456789abcdef0",
+    Late.LUSTRE: "fs-0123456789abcdef1",
+    Late.LUSTRE_DNS: "fs-0123456789abcdef1.fsx.us-east-2.amazonaws.com",
+    Late.LUSTRE_MOUNT: "abcdefgh",
     Late.HF_TOKEN: "not-a-token",
     Late.GPU_NODES: "0123abcd",
     Late.CPU_NODES: "4567cdef",

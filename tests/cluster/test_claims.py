@@ -44,6 +44,31 @@ def test_each_claim_binds_to_the_volume_on_its_own_access_point(trial: Trial) ->
         assert f"fsap-{purpose}" in volume["spec"]["csi"]["volumeHandle"]
 
 
+def test_the_claim_on_lustre_binds_and_the_download_with_its_root_container_is_accepted(
+    cluster: Cluster, stage: MakeTrial
+) -> None:
+    assert cluster
+    variant = next(one for one in each_stack() if one.stack == "qwen3-32b-disagg")
+    trial = stage(variant, "storage.model={kind: fsx-lustre, size_gib: 2400, throughput_mb_per_tib: 500}")
+    try:
+        trial.add_nodes(gpu_count=0)
+        objects = trial.plan.objects
+        for manifest in trial.objects():
+            if manifest["kind"] in ("Namespace", "StorageClass", "PersistentVolume", "PersistentVolumeClaim"):
+                trial.add(manifest)
+        claim, volume = filled(objects.claims["lustre-2400"]), filled(objects.volumes["lustre-2400"])
+        wait_for("the claim on Lustre", lambda: phase(trial, claim) == "Bound")
+        held = trial.api.read(volume)
+        assert held is not None
+        assert held["spec"]["csi"]["volumeAttributes"]["mountname"] == "abcdefgh"
+        assert held["spec"]["mountOptions"] == ["flock"]
+        trial.add(filled(objects.weights_config))
+        trial.add(ending_with(filled(objects.weights_job), "never"))
+        wait_for("the download to run", lambda: any(pod.phase == "Running" for pod in trial.pods()))
+    finally:
+        trial.clear()
+
+
 def test_a_claim_of_somebody_else_gets_none_of_our_volumes(trial: Trial) -> None:
     """A class of the stack's own: an unbound volume of it is taken by nobody who does not ask for that class."""
     spare = copy.deepcopy(filled(trial.plan.objects.volumes["perf"]))

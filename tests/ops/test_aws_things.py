@@ -157,6 +157,27 @@ ANSWERS: dict[str, Any] = {
             {"AccessPointId": "fsap-1", "FileSystemId": "fs-1", "LifeCycleState": "available", "Tags": OURS}
         ]
     },
+    "fsx:describe_file_systems": {
+        "FileSystems": [
+            {
+                "FileSystemId": "fs-0123456789abcdef2",
+                "FileSystemType": "LUSTRE",
+                "Lifecycle": "AVAILABLE",
+                "SubnetIds": ["subnet-1"],
+                "StorageCapacity": 2400,
+                "LustreConfiguration": {"PerUnitStorageThroughput": 500},
+                "Tags": OURS,
+            },
+            {
+                "FileSystemId": "fs-8",
+                "FileSystemType": "LUSTRE",
+                "Lifecycle": "AVAILABLE",
+                "SubnetIds": ["subnet-1"],
+                "StorageCapacity": 1200,
+                "Tags": FOREIGN,
+            },
+        ]
+    },
     "iam:get_role": {"Role": {"RoleName": "r", "Tags": OURS}},
     "iam:list_attached_role_policies": {"AttachedPolicies": [{"PolicyArn": ARN, "PolicyName": "P"}]},
     "logs:describe_log_groups": {
@@ -256,10 +277,17 @@ def test_every_delete_is_one_that_the_service_takes(listed: tuple[Recorder, tupl
 
 def test_what_has_ended_and_what_carries_other_tags_is_not_ours(listed: tuple[Recorder, tuple[Thing, ...]]) -> None:
     ids = {thing.id for thing in listed[1]}
-    assert not ids & {"nat-0", "i-0", "fs-9"}, "a deleted gateway is listed by EC2 for an hour"
+    assert not ids & {"nat-0", "i-0", "fs-9", "fs-8"}, "a deleted gateway is listed by EC2 for an hour"
     assert "arn:lb/2" not in ids, "another VPC's"
     assert "sg-0" not in ids, "the default group cannot be deleted, and goes with its VPC"
     assert "eni-2" not in ids, "in use it belongs to something that is listed itself"
+
+
+def test_a_lustre_that_is_left_costs_by_its_size_and_throughput(listed: tuple[Recorder, tuple[Thing, ...]]) -> None:
+    (files,) = (thing for thing in listed[1] if thing.type == things.LUSTRE)
+    assert things.usd_per_hour(files) == pytest.approx(1.55, abs=0.01), (
+        "the dearest thing beside nodes must not look free"
+    )
 
 
 def test_side_doors_say_who_made_them(listed: tuple[Recorder, tuple[Thing, ...]]) -> None:

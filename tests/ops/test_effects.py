@@ -93,6 +93,14 @@ def test_the_weights_are_lost_with_their_file_system_only() -> None:
     assert not after([old], [changed])["files"].lost
 
 
+def test_a_lustre_that_shrinks_takes_the_weights_along_and_one_that_grows_does_not() -> None:
+    small, large = (resource("files", rules.LUSTRE, inputs={"storageCapacity": size}) for size in (2400, 4800))
+    assert after([large], [small])["files"].lost
+    grown = after([small], [large])["files"]
+    assert grown.what == "changed"
+    assert not grown.lost
+
+
 def test_ignored_paths_are_ignored_in_lists_and_quoted_keys() -> None:
     def template(hours: str, kind: str = "instance") -> dict[str, Any]:
         return resource(

@@ -58,21 +58,28 @@ def overlapped() -> Run:
     return run_program(STACK, changed(weights={"wait": "overlap"}))
 
 
-@pytest.fixture(scope="session", params=["run", "with_token", "with_block", "base", "on_base"])
+@pytest.fixture(scope="session")
+def on_lustre() -> Run:
+    """The weights on FSx for Lustre."""
+    wanted = {"kind": "fsx-lustre", "size_gib": 4800, "throughput_mb_per_tib": 1000}
+    return run_program(STACK, changed(storage={"model": wanted}))
+
+
+@pytest.fixture(scope="session", params=["run", "with_token", "with_block", "base", "on_base", "on_lustre"])
 def every(request: pytest.FixtureRequest) -> Run:
     """Every variant, and both halves of a shared foundation."""
     run: Run = request.getfixturevalue(request.param)
     return run
 
 
-@pytest.fixture(scope="session", params=["run", "with_token", "with_block", "on_base", "overlapped"])
+@pytest.fixture(scope="session", params=["run", "with_token", "with_block", "on_base", "overlapped", "on_lustre"])
 def model(request: pytest.FixtureRequest) -> Run:
     """Every variant that serves a model, whatever it stands on."""
     run: Run = request.getfixturevalue(request.param)
     return run
 
 
-@pytest.fixture(scope="session", params=["run", "with_token", "with_block"])
+@pytest.fixture(scope="session", params=["run", "with_token", "with_block", "on_lustre"])
 def each(request: pytest.FixtureRequest) -> Run:
     """Every variant on a foundation of its own."""
     run: Run = request.getfixturevalue(request.param)

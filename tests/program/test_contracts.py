@@ -114,7 +114,8 @@ def test_nothing_in_the_cluster_owns_things_on_aws(every: Run) -> None:
         assert not one.type.endswith(":Ingress"), one.name
         assert one.inputs.get("spec", {}).get("type") != "LoadBalancer", one.name
         if one.type.endswith(":StorageClass"):
-            assert one.inputs["provisioner"] == "efs.csi.aws.com", "EBS volumes would outlive the cluster"
+            assert one.inputs["provisioner"] in ("efs.csi.aws.com", "fsx.csi.aws.com"), "EBS volumes would outlive it"
+            assert "parameters" not in one.inputs, "it would make file systems for claims"
 
 
 def api_servers(run: Run) -> list[Registered]:

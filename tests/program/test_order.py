@@ -92,3 +92,39 @@ def test_what_costs_nothing_does_not_wait_for_gpus(run: Run) -> None:
     for name in ("serving-account", "serving-role", "serving-config", "gpu-template"):
         assert "gpu-nodes" not in run.behind(run.named(name)), f"{name} could be there already when the GPUs start"
     assert "weights-job" not in run.behind(run.named("gpu-template"))
+
+
+def test_lustre_is_made_beside_the_control_plane_and_before_its_claim(on_lustre: Run) -> None:
+    behind = on_lustre.behind(on_lustre.named("lustre-fsx"))
+    assert "cluster-eks" not in behind, "ten minutes more for every start"
+    assert {"lustre-among-servers-988", "lustre-among-servers-1018"} <= behind, "FSx refuses servers that cannot talk"
+    claim = on_lustre.behind(on_lustre.named("caches-lustre-4800-claim"))
+    assert {"lustre-fsx", "lustre-driver", "lustre-from-nodes-988", "lustre-from-nodes-1018"} <= claim
+    assert "cluster-eks-pod-identity-agent" in on_lustre.behind(on_lustre.named("lustre-driver")), (
+        "EKS refuses it without"
+    )
+    assert "caches-lustre-4800-claim" in on_lustre.behind(on_lustre.named("gpu-nodes")), (
+        "on destroy it outlives the nodes"
+    )
+
+
+def test_a_claim_on_lustre_binds_to_the_file_system_by_what_only_the_cloud_knows(on_lustre: Run) -> None:
+    source = on_lustre.named("caches-lustre-4800-volume").inputs["spec"]["csi"]
+    assert source["volumeHandle"] == "lustre-fsx-id"
+    assert source["volumeAttributes"] == {"dnsname": "lustre-fsx.fsx.example", "mountname": "abcdefgh"}
+
+
+def test_a_destroyed_lustre_leaves_no_backup_and_its_driver_no_permission(on_lustre: Run) -> None:
+    inputs = on_lustre.named("lustre-fsx").inputs
+    assert inputs["skipFinalBackup"] is True
+    assert inputs["automaticBackupRetentionDays"] == 0
+    assert not [
+        one.name
+        for one in on_lustre.of("aws:iam/role:Role", "aws:eks/podIdentityAssociation:PodIdentityAssociation")
+        if "lustre" in one.name
+    ]
+
+
+def test_without_a_word_about_it_no_lustre_is_made(run: Run) -> None:
+    assert not [one.name for one in run.custom if "lustre" in one.name], "$1.50 and more an hour"
+    assert "files-model" in {one.name for one in run.custom}

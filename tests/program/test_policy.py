@@ -19,6 +19,7 @@ from tests.recipe.samples import raw
 
 ADMINS = "access.admin_principals=[arn:aws:iam::111122223333:role/ops]"
 PRIVILEGED = "serving.kv_transfer.privileged=true"
+LUSTRE = "storage.model={kind: fsx-lustre, size_gib: 1200, throughput_mb_per_tib: 125}"
 RESERVED = "hardware.capacity={kind: capacity-block, reservation_id: cr-0123456789abcdef0}"
 
 
@@ -37,6 +38,7 @@ def runs() -> dict[str, list[Registered]]:
     found |= {name: registered(run_program(name)) for name in STACKS if recipe_of(name).get("kind") == "base"}
     disagg = next(variant for variant in each_stack() if variant.stack == "qwen3-32b-disagg")
     found["all doors"] = registered(run(disagg, ADMINS, PRIVILEGED))
+    found["lustre"] = registered(run(disagg, LUSTRE))
     found["block"] = registered(run(disagg, RESERVED))
     return found
 

@@ -38,6 +38,9 @@ def test_what_is_created_is_what_the_plan_shows(model: Run) -> None:
     known = {
         "${hf_token}": TOKEN,
         "${file_system_id}": "files-efs-id",
+        "${lustre_id}": "lustre-fsx-id",
+        "${lustre_dns_name}": "lustre-fsx.fsx.example",
+        "${lustre_mount_name}": "abcdefgh",
         "${gpu_nodes}": "5e1f0a9c",
         "${cpu_nodes}": "5e1f0a9c",
     }

@@ -53,7 +53,7 @@ def test_prices_and_versions_carry_a_day_that_has_been() -> None:
     dated = [entry for entry in entries() if "as_of" in type(entry).model_fields]
     assert len(dated) > len(PRICES)
     for entry in dated:
-        assert date(2023, 1, 1) < entry.model_dump()["as_of"] <= written, (
+        assert date(2022, 1, 1) < entry.model_dump()["as_of"] <= written, (
             f"{entry!r}: a price or version cannot be from the future"
         )
 

@@ -22,8 +22,8 @@ def test_a_rule_without_a_source_stands_in_the_list_of_unverified_things() -> No
 
 
 def test_every_type_the_program_creates_has_a_row_that_says_what_replaces_it() -> None:
-    assert len(r.TYPES) == 28 + 14, (
-        "28 AWS types and 14 Kubernetes ones (a Service, which the program refuses, is the 14th)"
+    assert len(r.TYPES) == 29 + 14, (
+        "29 AWS types and 14 Kubernetes ones (a Service, which the program refuses, is the 14th)"
     )
     assert all(t.startswith(("aws:", "kubernetes:")) for t in r.TYPES)
 
