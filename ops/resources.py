@@ -41,13 +41,17 @@ def rooms(plan: Plan | BasePlan) -> tuple[Room, ...]:
             "lustre",
             "caches",
             "weights",
+            "head",
             "platform",
             "devices",
             "admission",
             "gpu",
             "serving",
+            "results",
+            "benchmark",
         )
-        found = tuple(made[name] for name in order)
+        found = tuple(made.pop(name) for name in order)
+        assert not made, f"{', '.join(made)} would not be told"
     return tuple(
         Room(room.name, {kind: count for kind, count in room.kinds.items() if count}, room.why_here)
         for room in found

@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from rehearsal.engine import Engine, ensure_engine
 from rehearsal.session import Session
 
+# A loaded machine is no wrong answer: pytest's own time limit is what ends an example that never ends.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 # Rehearsals of the tests leave serving out, unless one asks for it: only tests/serving may need 1.3 GB.
 os.environ["SERVE"] = "0"
 

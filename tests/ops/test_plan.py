@@ -152,9 +152,10 @@ def test_old_prices_are_warned_about_and_young_ones_are_not() -> None:
         (STACK, raw(access__admin_principals=["arn:aws:iam::111122223333:role/ops"], weights__token=True)),
         (STACK, raw(foundation={"kind": "base"}, access={})),
         (STACK, raw(storage={"model": {"kind": "fsx-lustre", "size_gib": 2400, "throughput_mb_per_tib": 500}})),
+        (STACK, raw(weights__wait="overlap", benchmark={"run": "small", "bucket": "create"})),
         ("base", None),
     ],
-    ids=["as shipped", "admins and token", "on a base", "on lustre", "base"],
+    ids=["as shipped", "admins and token", "on a base", "on lustre", "overlap and a benchmark", "base"],
 )
 def test_the_list_of_resources_is_what_the_program_registers(stack: str, recipe: dict[str, Any] | None) -> None:
     from tests.program.recorder import run_program

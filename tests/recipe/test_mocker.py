@@ -309,7 +309,7 @@ POOL = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     model=st.sampled_from(sorted(catalogue.MODELS)),
     pools=st.one_of(

@@ -312,7 +312,7 @@ POOL = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     model=st.sampled_from(sorted(catalogue.MODELS)),
     gpu=st.sampled_from(["h100", "h200", "b200"]),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.tune_file import text
@@ -131,7 +131,6 @@ WORKERS = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(
     agg=st.lists(WORKERS, max_size=4),
     prefill=st.lists(WORKERS, max_size=4),
