@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rehearsal.session import Event
-
 from .conftest import StartLife
+from .crash import Crash
 from .life import Life, faults_file, names, said, succeed
 
 pytestmark = pytest.mark.engine
@@ -203,17 +199,9 @@ def test_a_graph_that_cannot_become_ready_ends_up_at_once_with_the_reason(
 
 def test_after_a_crash_a_repeated_create_collides_instead_of_doubling(start: StartLife) -> None:
     life = start(clock="events")
-
-    def kill_while_gpus_are_being_made(event: Event) -> None:
-        if event.kind != "started" or event.name != "gpu-nodes" or event.planning:
-            return
-        while not gpu_groups(life):
-            time.sleep(0.01)
-        running = life.session._running
-        assert running is not None
-        os.kill(running.pid, signal.SIGKILL)
-
-    assert life.up(on_event=kill_while_gpus_are_being_made).exit_code == -signal.SIGKILL
+    Crash(life).kill(
+        "NodeGroup", "after", name="gpu-nodes"
+    )  # held there: a kill by the clock comes too late now and then
     locked = life.up()
     assert not locked.ok
     assert "lock" in said(locked), "the lock of the killed engine says that somebody has to look"
