@@ -199,9 +199,8 @@ def test_a_graph_that_cannot_become_ready_ends_up_at_once_with_the_reason(
 
 def test_after_a_crash_a_repeated_create_collides_instead_of_doubling(start: StartLife) -> None:
     life = start(clock="events")
-    Crash(life).kill(
-        "NodeGroup", "after", name="gpu-nodes"
-    )  # held there: a kill by the clock comes too late now and then
+    # Held there: a kill that follows the clock comes too late now and then, when the group is in the state already.
+    Crash(life).kill("NodeGroup", "after", name="gpu-nodes")
     locked = life.up()
     assert not locked.ok
     assert "lock" in said(locked), "the lock of the killed engine says that somebody has to look"
