@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from components._addons import create_addon
 from components._iam import service_role
 from components._tags import named
 from components.identity import Identity
@@ -104,15 +105,7 @@ class Cluster(pulumi.ComponentResource):
         for principal in plan.admin_principals:
             self._admit(f"{name}-admin-{principal.split('iam::')[-1]}", principal, tags)
         for addon in _NODE_ADDONS:
-            aws.eks.Addon(
-                f"{name}-{addon}",
-                cluster_name=self.cluster.name,
-                addon_name=addon,
-                resolve_conflicts_on_create="OVERWRITE",
-                resolve_conflicts_on_update="OVERWRITE",
-                tags=named(tags, addon),
-                opts=pulumi.ResourceOptions(parent=self, delete_before_replace=True),
-            )
+            create_addon(f"{name}-{addon}", addon, self.cluster.name, tags, self)
 
         self.cluster_name = self.cluster.name
         self.security_group_id = self.cluster.vpc_config.cluster_security_group_id

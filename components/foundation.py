@@ -20,11 +20,12 @@ from components._objects import tied
 from components.cluster import Cluster, ClusterArgs
 from components.devices import Devices, DevicesArgs
 from components.identity import Identity
+from components.lustre import Lustre, LustreArgs
 from components.network import Network, NetworkArgs
 from components.nodes import CpuPool, CpuPoolArgs
 from components.platform import Platform, PlatformArgs
 from components.site import Site
-from components.storage import FileSystem, FileSystemArgs, Lustre, LustreArgs
+from components.storage import FileSystem, FileSystemArgs
 from recipe.config import FromBase
 from recipe.plan import BasePlan, FoundationPlan, Late, Plan
 

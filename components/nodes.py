@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pulumi
 import pulumi_aws as aws
 
+from components._addons import create_addon
 from components._tags import named
 from components.identity import Identity
 from components.site import Site
@@ -100,20 +101,8 @@ class CpuPool(pulumi.ComponentResource):
             opts=_group_options(self, pool, args.site.outlives_nodes),
         )
         if args.dns:
-            aws.eks.Addon(
-                f"{name}-coredns",
-                cluster_name=args.site.cluster_name,
-                addon_name="coredns",
-                resolve_conflicts_on_create="OVERWRITE",
-                resolve_conflicts_on_update="OVERWRITE",
-                tags=named(tags, "coredns"),
-                opts=pulumi.ResourceOptions(
-                    parent=self,
-                    # Without a node it stays degraded, and its create fails after 20 minutes.
-                    depends_on=[self.node_group],
-                    delete_before_replace=True,
-                ),
-            )
+            # Without a node it stays degraded, and its create fails after 20 minutes.
+            create_addon(f"{name}-coredns", "coredns", args.site.cluster_name, tags, self, [self.node_group])
         self.generation = _generation(self.node_group)
         self.register_outputs({"nodeGroup": self.node_group.node_group_name})
 

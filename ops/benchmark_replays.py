@@ -10,15 +10,15 @@ from typing import Final
 
 import typer
 
-from ops import stacks
 from ops.bench.command import corners
 from ops.benchmark_page import Grid, Section
 from ops.benchmark_served import PAIR
 from ops.compare.replayed import whole_trace
 from ops.planning import planned
+from ops.tuning import TRACE
 from ops.variants import GPUS
 from recipe.plan import Plan
-from recipe.predictions import tuned_gpus
+from recipe.predictions import read
 from rehearsal.serving.replay import Limits, Replay, Trace, replay
 
 LIMITS: Final = Limits(ttft_ms=5000, itl_ms=30)
@@ -43,7 +43,7 @@ def replays_section(where: str, traffic: Trace | None = None) -> Section:
     grids, made = [], []
     for gpu in GPUS:
         rows = []
-        for stack, plan in _plans(gpu):
+        for stack, plan in _plans(gpu, model):
             _say(f"{gpu}: {stack}, {plan.recipe.router.mode}")
             found = replay(plan, whole, LIMITS)
             made.append(found)
@@ -68,16 +68,13 @@ def _say(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def _plans(gpu: str) -> Iterator[tuple[str, Plan]]:
+def _plans(gpu: str, model: str) -> Iterator[tuple[str, Plan]]:
     settings = [f"hardware.gpu={gpu}", "budget.usd_per_hour=1000"]  # the files' caps are meant for their own GPU
     for corner in corners(*PAIR, settings):
         yield corner.stack, planned(corner.stack, list(corner.settings)).model
-    pair = planned(PAIR[0], []).model
-    for stack, gpus in tuned_gpus().items():
-        if gpu in gpus and stack in stacks.names() and "trace" in stack:
-            plan = planned(stack, []).model
-            if plan.model.id == pair.model.id:
-                yield stack, plan
+    for row in read():
+        if row.tuned and (row.gpu, row.traffic, row.question.model) == (gpu, TRACE.name, model):
+            yield row.tuned.stack, planned(row.tuned.stack, []).model
 
 
 def _row(stack: str, plan: Plan, found: Replay) -> tuple[str, ...]:

@@ -12,14 +12,13 @@ from typing import Any, Final
 from ops import stacks, tune_tool
 from ops.exits import BAD_INPUT, FAILED, CommandError
 from ops.tune_file import text
+from ops.variants import GPUS
 from recipe.config import Base, Recipe, parse
 from recipe.predictions import Judged, Prediction, Replayed, read, replaced, write
 from recipe.stack_file import read_base
 from recipe.tuning import Accepted, Answer, Backend, Question, first_accepted, layouts, of_recipe
 
 Say = Callable[[str], None]
-
-GPUS: Final = ("h100", "h200", "b200")
 
 
 @dataclass(frozen=True)
@@ -272,7 +271,7 @@ def write_file(name: str, accepted: Accepted, rows: list[Prediction], base: str)
 
 
 def tune_all(say: Say) -> tuple[Prediction, ...]:
-    """Every model, GPU and traffic that is shipped: files, table. One file where one layout is right for several GPUs."""
+    """Every model, GPU and traffic that is shipped: a file each, and the table."""
     rows: list[Prediction] = []
     text_of_trace = generated_trace()
     for shipped in SHIPPED:

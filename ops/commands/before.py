@@ -187,11 +187,12 @@ def tune(
     """
     from ops import tuning
     from ops.tuning_view import markdown, show_found
+    from ops.variants import GPUS
 
     if every == (stack is not None) or (to is not None and not every):
         raise CommandError("name a stack, or give --all", "python -m ops tune --help", BAD_INPUT)
-    if gpu is not None and gpu not in tuning.GPUS:
-        raise CommandError(f"{gpu} is no GPU of the catalogue", f"one of {', '.join(tuning.GPUS)}", BAD_INPUT)
+    if gpu is not None and gpu not in GPUS:
+        raise CommandError(f"{gpu} is no GPU of the catalogue", f"one of {', '.join(GPUS)}", BAD_INPUT)
     if trace is not None and (isl or osl):
         raise CommandError("--trace says the lengths, and so do --isl and --osl", "leave one of them out", BAD_INPUT)
     if every:
