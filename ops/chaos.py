@@ -362,8 +362,10 @@ def secrets_in(folder: Path, said: Iterable[str]) -> list[str]:
 
 _ADMIN: Final = {"access.admin_principals": ["arn:aws:iam::123456789012:role/admin"]}
 """So that access entries are made, too."""
+_LUSTRE: Final = {"storage.model": {"kind": "fsx-lustre", "size_gib": 2400, "throughput_mb_per_tib": 500}}
+"""So that FSx for Lustre is made, too. The other caches are on EFS either way, and the weights of the stack on a base."""
 SCENARIOS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    "owned": ("qwen3-32b-disagg", {**_ADMIN, "weights.token": True}),
+    "owned": ("qwen3-32b-disagg", {**_ADMIN, **_LUSTRE, "weights.token": True}),
     "base": ("base", _ADMIN),
     "on-base": ("qwen3-32b-disagg", {"foundation.kind": "base", "foundation.stack": "base", "weights.token": True}),
 }

@@ -274,23 +274,29 @@ def test_a_real_browser_shows_the_page_without_a_complaint(tmp_path: Path) -> No
     file, shot = tmp_path / "page.html", tmp_path / "page.png"
     found = comparison(*paths)
     file.write_text(page(replace(found, replay=beside(found))), encoding="utf-8")
-    command = [browser(), "--headless", "--disable-gpu", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [browser(), "--headless", "--disable-gpu", "--no-first-run"]
     command += ["--no-sandbox"] if os.geteuid() == 0 else []
     # Whatever the page asked the network for would end here, and in the log.
     command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--window-size=1200,2600"]
-    done = subprocess.run(
-        [*command, f"--screenshot={shot}", "--dump-dom", file.as_uri()],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    complaints = [line for line in done.stderr.splitlines() if "CONSOLE" in line or "ERR_NAME" in line]
+
+    def looked_at(profile: str, *how: str) -> str:
+        """A profile for each look: children of the one before may still hold theirs, and a browser that finds it held only asks them."""
+        done = subprocess.run(
+            [*command, f"--user-data-dir={tmp_path / profile}", *how, file.as_uri()],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stderr
+
+    complaints = [
+        line for line in looked_at("first", "--dump-dom").splitlines() if "CONSOLE" in line or "ERR_NAME" in line
+    ]
     assert complaints == [], "Content-Security-Policy, a broken tag, or a request"
-    done = subprocess.run(
-        [*command, f"--screenshot={shot}", file.as_uri()], capture_output=True, text=True, timeout=120, check=False
-    )
+    said = looked_at("second", f"--screenshot={shot}")
+    assert shot.is_file(), said[-2000:]
     pixels = colours(shot)
     for number, name in enumerate(("agg, round-robin", "agg, kv", "disagg, round-robin", "disagg, kv")):
         colour = charts.COLOURS[number]
