@@ -43,7 +43,7 @@ class Lustre(pulumi.ComponentResource):
     """What stands as `${name}` in the manifest of its volume."""
 
     def __init__(self, name: str, args: LustreArgs, opts: pulumi.ResourceOptions | None = None) -> None:
-        super().__init__("dynamo-recipes:storage:Lustre", name, None, opts)
+        super().__init__("dynamo-recipes:lustre:Lustre", name, None, opts)
         names, plan, tags = args.plan.names, args.plan.storage.lustre, args.plan.tags
         assert plan is not None, "made only where the plan has one"
         child = pulumi.ResourceOptions(parent=self)

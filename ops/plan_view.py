@@ -121,7 +121,7 @@ def predicted_cells(row: Shown) -> tuple[str, ...]:
 
 def predicted(rows: Sequence[Shown], weak: Sequence[str]) -> Iterator[RenderableType]:
     """Recipe beside tuned, for each traffic that was asked about; then where it comes from and what it does not know."""
-    table = _table(*PREDICTED_HEAD, right=PREDICTED_FIGURES)
+    table = new_table(*PREDICTED_HEAD, right=PREDICTED_FIGURES)
     traffic = ""
     for row in rows:
         _, *cells = predicted_cells(row)
@@ -140,7 +140,8 @@ def _section(title: str, *body: RenderableType) -> Iterator[RenderableType]:
     yield from body
 
 
-def _table(*columns: str, right: Sequence[str] = ()) -> Table:
+def new_table(*columns: str, right: Sequence[str] = ()) -> Table:
+    """An empty table in the style of all ours; columns named in `right` are figures."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim")
     for column in columns:
         table.add_column(column, justify="right" if column in right else "left")
@@ -227,7 +228,7 @@ def _first_token(plan: Plan) -> str:
 
 
 def _workers(plan: Plan) -> Table:
-    table = _table(
+    table = new_table(
         "role",
         "replicas",
         "TP",
@@ -283,7 +284,7 @@ def _boxes(workers: Sequence[tuple[Role, int]], free: int, label: str) -> Iterat
 
 def _gpu_memory(plan: Plan) -> Table:
     columns = ("total", "usable", "− weights", "− overhead", "= KV cache", "tokens per worker")
-    table = _table("role", *columns, right=columns)
+    table = new_table("role", *columns, right=columns)
     for one in plan.placement.gpu_memory:
         amounts = (one.total_gib, one.usable_gib, one.weights_gib, one.overhead_gib, one.kv_gib)
         table.add_row(
@@ -293,7 +294,7 @@ def _gpu_memory(plan: Plan) -> Table:
 
 
 def _cpu_nodes(plan: FoundationPlan) -> Table:
-    table = _table("node", "CPU", "memory", "pods")
+    table = new_table("node", "CPU", "memory", "pods")
     for node in plan.placement.cpu_nodes:
         cpu = f"{_bar(node.cpu_millis, node.cpu_millis_allocatable)} {node.cpu_millis / 1000:.1f} of {node.cpu_millis_allocatable / 1000:.1f}"
         memory = f"{_bar(node.memory_mib, node.memory_mib_allocatable)} {node.memory_mib / 1024:.0f} of {node.memory_mib_allocatable / 1024:.0f} GiB"
@@ -307,7 +308,7 @@ def _bar(used: float, total: float) -> str:
 
 
 def _caches(plan: Plan) -> Table:
-    table = _table("claim", "in pods at", "nominal GiB", right=("nominal GiB",))
+    table = new_table("claim", "in pods at", "nominal GiB", right=("nominal GiB",))
     for claim in plan.storage.claims:
         table.add_row(claim.name, claim.mount, str(claim.size_gib))
     return table
@@ -317,7 +318,7 @@ def _cost(plan: FoundationPlan) -> Iterator[RenderableType]:
     cost = plan.cost
     notes: dict[tuple[str, str], int] = {}
     amounts = ("quantity", "$ each", "$/h", "$ per start")
-    table = _table("position", *amounts, "price of", right=amounts)
+    table = new_table("position", *amounts, "price of", right=amounts)
     for line in cost.lines:
         table.add_row(*_cost_row(line, notes))
     table.add_section()
@@ -344,7 +345,7 @@ def _cost_row(line: CostLine, notes: dict[tuple[str, str], int]) -> tuple[str, .
 
 def _path(plan: Plan, *, whole: bool) -> Iterator[RenderableType]:
     found = timeline(plan)
-    table = _table("step", "from–to, min", "minutes", "$", "paid for meanwhile", right=("minutes", "$"))
+    table = new_table("step", "from–to, min", "minutes", "$", "paid for meanwhile", right=("minutes", "$"))
     for row in cold_start.path_rows(found):
         table.add_row(*row)
     table.add_section()
@@ -368,14 +369,14 @@ def _path(plan: Plan, *, whole: bool) -> Iterator[RenderableType]:
 
 def _knobs(plan: Plan) -> Iterator[RenderableType]:
     figures = ("minutes", "idle GPU $", "all $")
-    table = _table("knob", "as it is", "the other", *figures, "because", right=figures)
+    table = new_table("knob", "as it is", "the other", *figures, "because", right=figures)
     for row in cold_start.knob_rows(plan):
         table.add_row(*row)
     yield table
 
 
 def _orders(plan: Plan) -> Iterator[RenderableType]:
-    table = _table(*cold_start.HEADER[1:], right=cold_start.HEADER[2:])
+    table = new_table(*cold_start.HEADER[1:], right=cold_start.HEADER[2:])
     for row in cold_start.compared_rows([plan]):
         table.add_row(*row[1:])
     yield table
@@ -384,7 +385,7 @@ def _orders(plan: Plan) -> Iterator[RenderableType]:
 
 def _storages(plan: Plan) -> Iterator[RenderableType]:
     figures = ("new in, min", "read in, s", "GPU $ meanwhile", "$ for reading", "$/h")
-    table = _table("storage", *figures, right=figures)
+    table = new_table("storage", *figures, right=figures)
     for row in cold_start.storage_rows(plan):
         table.add_row(*row)
     yield table
@@ -393,7 +394,7 @@ def _storages(plan: Plan) -> Iterator[RenderableType]:
 
 def cold_starts_view(plans: Sequence[Plan]) -> RenderableType:
     """For `ops plan --all --cold-start`."""
-    table = _table(*cold_start.HEADER, right=cold_start.HEADER[2:])
+    table = new_table(*cold_start.HEADER, right=cold_start.HEADER[2:])
     for row in cold_start.compared_rows(plans):
         table.add_row(*row)
     notes = (*cold_start.SAID, *cold_start.verdicts(plans))
@@ -401,7 +402,7 @@ def cold_starts_view(plans: Sequence[Plan]) -> RenderableType:
 
 
 def _resources(plan: Plan | BasePlan) -> Table:
-    table = _table("room", "resources", "when", right=("resources",))
+    table = new_table("room", "resources", "when", right=("resources",))
     for room in rooms(plan):
         table.add_row(room.name, str(room.count), room.why_here)
     return table
@@ -418,7 +419,7 @@ def overview_view(
 ) -> RenderableType:
     """One line per stack and GPU, for `ops plan --all`."""
     figures = ("GPUs", "$/h", "first token, min")
-    table = _table("stack", "model", "serving", "GPU", "GPU nodes", *figures, right=figures)
+    table = new_table("stack", "model", "serving", "GPU", "GPU nodes", *figures, right=figures)
     last = None
     for row in rows:
         plan = row.plan

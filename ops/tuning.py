@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -15,6 +14,7 @@ from ops.tune_file import text
 from ops.variants import GPUS
 from recipe.config import Base, Recipe, parse
 from recipe.predictions import Judged, Prediction, Replayed, read, replaced, write
+from recipe.scripts import trace as traces
 from recipe.stack_file import read_base
 from recipe.tuning import Accepted, Answer, Backend, Question, first_accepted, layouts, of_recipe
 
@@ -151,30 +151,6 @@ def search(
     return Found(row, best, tuple(accepted[1:]), answer)
 
 
-def trace_lengths(path: Path, name: str, ttft_ms: float, itl_ms: float) -> Traffic:
-    """Mean lengths of a trace in the Mooncake format (one JSON object per line). Raises CommandError."""
-    inputs: list[int] = []
-    outputs: list[int] = []
-    number = 0
-    try:
-        with path.open(encoding="utf-8") as lines:
-            for line in lines:
-                number += 1
-                if line.strip():
-                    request = json.loads(line)
-                    inputs.append(int(request["input_length"]))
-                    outputs.append(int(request["output_length"]))
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}", "name a trace file", BAD_INPUT) from None
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"line {number} of {path} is no request: {error!r}"
-        raise CommandError(reason, "one object per line with input_length and output_length", BAD_INPUT) from None
-    if not inputs:
-        raise CommandError(f"{path} has no request in it", "name a trace file", BAD_INPUT)
-    isl, osl = (round(sum(lengths) / len(lengths)) for lengths in (inputs, outputs))
-    return Traffic(name, isl, osl, ttft_ms, itl_ms, shared_prefixes=True)
-
-
 def tune_one(
     stack: str,
     traffic: Traffic,
@@ -184,7 +160,7 @@ def tune_one(
     gpus: int | None = None,
     name: str | None = None,
     settings: list[str] | None = None,
-    trace: Path | None = None,
+    trace: TraceText | None = None,
 ) -> tuple[Found, Path | None]:
     """One stack: search, replay the best against the trace where there is one, write the file and its row."""
     recipe, _ = load(stack, settings or [])
@@ -198,32 +174,53 @@ def tune_one(
     if found.accepted is None:
         return found, None
     if trace is not None:
-        found = replayed(found, name, TraceText(trace.read_text(encoding="utf-8"), trace.name), say)
+        found = replayed(found, name, trace, say)
     assert found.accepted is not None
     path = write_file(name, found.accepted, [found.row], stack)
     write(replaced(read(), found.row))
     return found, path
 
 
+SEED: Final = 100
+TRACE_PART: Final = 4
+"""A quarter of the generated trace is what the shipped stacks are replayed against."""
+
+
 @dataclass(frozen=True)
 class TraceText:
-    """A trace in the Mooncake format, and where it is from."""
+    """A trace in Mooncake's format (recipe/scripts/trace.py), and where it is from."""
 
     text: str
     origin: str
 
+    @classmethod
+    def read(cls, path: Path) -> TraceText:
+        """A file that holds at least one request. Raises CommandError."""
+        try:
+            found = cls(path.read_text(encoding="utf-8"), path.name)
+            requests = traces.read(found.text)
+        except OSError as error:
+            raise CommandError(f"{path} cannot be read: {error.strerror}", "name a trace file", BAD_INPUT) from None
+        except ValueError as error:
+            hint = "one object per line with timestamp, input_length, output_length and hash_ids"
+            raise CommandError(f"{path}: {error}", hint, BAD_INPUT) from None
+        if not requests:
+            raise CommandError(f"{path} has no request in it", "name a trace file", BAD_INPUT)
+        return found
+
+    def traffic(self, ttft_ms: float, itl_ms: float) -> Traffic:
+        """What is searched for: the mean lengths."""
+        shape = traces.shape(traces.read(self.text))
+        return Traffic(
+            self.origin, round(shape.mean_input), round(shape.mean_output), ttft_ms, itl_ms, shared_prefixes=True
+        )
+
 
 def generated_trace() -> TraceText:
     """The beginning of a trace of the published one's shape, the same every time."""
-    from recipe.scripts import trace
-
-    requests = trace.generated(SEED)
+    requests = traces.generated(SEED)
     part = requests[: len(requests) // TRACE_PART]
-    return TraceText(trace.text_of(part), f"the first {len(part):,} requests of a generated conversation trace")
-
-
-SEED: Final = 100
-TRACE_PART: Final = 4
+    return TraceText(traces.text_of(part), f"the first {len(part):,} requests of a generated conversation trace")
 
 
 def replayed(found: Found, name: str, trace: TraceText, say: Say) -> Found:

@@ -9,7 +9,7 @@ from typing import Final
 
 from rich.text import Text
 
-from ops.plan_view import _table, show
+from ops.plan_view import new_table, show
 from ops.tuning import Found, newest, ratio
 from recipe.predictions import KNOWN_GAPS, Prediction
 
@@ -20,7 +20,7 @@ def show_found(found: Found, path: Path | None) -> None:
     """For a person: the layouts side by side, what was refused, where the file is."""
     row = found.row
     question = row.question
-    table = _table(
+    table = new_table(
         "predicted",
         "layout",
         "tokens/s/GPU",

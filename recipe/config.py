@@ -103,7 +103,7 @@ def _no_doubles(values: tuple[str, ...] | None) -> tuple[str, ...] | None:
 NoDoubles: Final = AfterValidator(_no_doubles)
 AccountId = Annotated[
     str,
-    BeforeValidator(_account),
+    BeforeValidator(_account, json_schema_input_type=str | int),
     _matching(r"\d{12}", "an AWS account id has 12 digits", "aws sts get-caller-identity"),
 ]
 EndpointCidr = Annotated[str, AfterValidator(_endpoint_cidr)]

@@ -205,11 +205,12 @@ def tune(
             typer.echo(markdown(rows), nl=False)
         return
     assert stack is not None
-    if trace is not None:
-        traffic = tuning.trace_lengths(trace, trace.name, ttft, itl)
+    requests = tuning.TraceText.read(trace) if trace is not None else None
+    if requests is not None:
+        traffic = requests.traffic(ttft, itl)
     else:
         traffic = tuning.Traffic("fixed", isl or tuning.FIXED.isl, osl or tuning.FIXED.osl, ttft, itl)
-    found, path = tuning.tune_one(stack, traffic, say, gpu=gpu, gpus=gpus, name=name, settings=settings, trace=trace)
+    found, path = tuning.tune_one(stack, traffic, say, gpu=gpu, gpus=gpus, name=name, settings=settings, trace=requests)
     if as_json:
         emit(tuning.as_data(found, path))
     else:

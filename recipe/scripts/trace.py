@@ -126,7 +126,9 @@ def _enough(rng: random.Random, shared: Sequence[int], blocks: Sequence[int]) ->
 def read(text: str) -> list[Request]:
     """The requests of a trace file. Raises ValueError, with the line, for what is not one."""
     found = []
-    for number, line in enumerate(filter(None, text.split("\n")), 1):
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
         try:
             raw = json.loads(line)
             ids = tuple(int(one) for one in raw["hash_ids"])

@@ -205,6 +205,8 @@ class Cloud:
             self.faults, self._told_at = Faults.load(self._told), written
             self.store.fault_hits.clear()
             self._held.clear()
+            # Not left to `configure`: a command's first call to one provider may come before the other's is configured.
+            self._expired = False
 
     def _known_or_raise(self, typ: str) -> None:
         if not self.known(typ):

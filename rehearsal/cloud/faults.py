@@ -28,7 +28,7 @@ class Fault(_Model):
     `ImagePullBackOff` or `CrashLoopBackOff`; the EFS driver's add-on `late` (its pods run `delay_s` seconds after it is ACTIVE). For a delete:
     `stuck` (`before`; an object in the cluster stays Terminating) and `interface-left` (`after`; a node group or cluster leaves a network
     interface in its subnet). `expired` (`before`, any operation): from then on every call fails for its credentials, until the next
-    command. Anything else is the text of the error. `delay_s` makes the operation that much longer.
+    command, or until something else is told. Anything else is the text of the error. `delay_s` makes the operation that much longer.
 
     `hold`: the operation stays where `when` says until whoever called is gone, and `held.json` beside the books names it: there a
     campaign kills the engine. Before acceptance nothing comes of it then; afterwards the cloud goes on by itself.

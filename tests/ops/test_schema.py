@@ -65,6 +65,11 @@ def test_what_pulumi_adds_by_itself_is_let_through() -> None:
     )
 
 
+def test_an_account_id_that_pulumi_stored_as_a_number_is_not_marked() -> None:
+    document = {"config": {"dynamo-recipes:recipe": raw(access__account_id=111122223333)}}
+    jsonschema.validate(document, stack_file_schema())
+
+
 def test_every_key_of_a_recipe_says_what_it_does() -> None:
     schema = recipe_schema()
     silent = [

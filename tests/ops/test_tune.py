@@ -131,12 +131,28 @@ def test_a_question_that_cannot_be_asked_is_refused(
 
 def test_a_trace_is_searched_for_by_its_mean_lengths(tmp_path: Path) -> None:
     file = tmp_path / "t.jsonl"
-    file.write_text('{"input_length": 100, "output_length": 10}\n\n{"input_length": 300, "output_length": 20}\n')
-    found = tuning.trace_lengths(file, "t", 1000, 20)
-    assert (found.isl, found.osl) == (200, 15)
-    file.write_text('{"input_length": 100}\n')
-    with pytest.raises(CommandError, match="line 1 of"):
-        tuning.trace_lengths(file, "t", 1000, 20)
+    line = '{{"timestamp": 0, "input_length": {}, "output_length": {}, "hash_ids": [0]}}\n'
+    file.write_text(line.format(100, 10) + "\n" + line.format(300, 20))
+    found = tuning.TraceText.read(file).traffic(1000, 20)
+    assert (found.name, found.isl, found.osl, found.shared_prefixes) == ("t.jsonl", 200, 15, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('\n{"timestamp": 0, "input_length": 100}\n', "line 2 is no request"),
+        ('{"timestamp": 0, "input_length": 100, "output_length": 10}\n', "hash_ids"),
+        ("\n", "no request in it"),
+        (b"\xff\xfe", "t.jsonl"),
+    ],
+)
+def test_a_file_that_is_no_trace_is_refused_before_anything_is_searched(
+    tmp_path: Path, text: str | bytes, said: str
+) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(CommandError, match=said):
+        tuning.TraceText.read(file)
 
 
 def test_the_replay_chooses_among_layouts_that_are_as_good_as_the_best(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ops import diagnosis
 from ops.kube import snapshot
 from ops.kube_pretend import PretendKube
 from ops.symptoms import recognise
-from rehearsal.cloud import CloudError, Fault, Faults
+from rehearsal.cloud import Cloud, CloudError, Fault, Faults
 from rehearsal.cloud import rules as r
 from rehearsal.cloud.faults import Pretended
 
@@ -54,6 +56,17 @@ def test_expired_credentials_refuse_everything_until_the_next_command(before_gpu
     world.cloud.configure("aws", {})
     world.made.pop("gpu", None)
     world.drop("gpu-template")
+
+
+def test_what_is_told_anew_ends_expired_credentials_before_any_provider_is_configured_again(
+    empty: World, tmp_path: Path
+) -> None:
+    told = tmp_path / "told.json"
+    told.write_text(faults(Fault(type="Vpc", error="expired")).model_dump_json())
+    empty.cloud = Cloud(tmp_path / "books", empty.clock, Faults.load(told), region="us-east-2", told=told)
+    assert "ExpiredToken" in empty.refused(r.VPC, "vpc", cidrBlock="10.0.0.0/16")
+    told.write_text(Faults().model_dump_json())
+    empty.make(r.VPC, "vpc", cidrBlock="10.0.0.0/16")
 
 
 def test_a_fault_can_strike_any_type(empty: World) -> None:
