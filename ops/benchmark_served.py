@@ -175,7 +175,9 @@ def _cache_of(*groups: str) -> Iterator[dict[str, str]]:
 def section_of(found: Mapping[str, Any], where: str, figures: Sequence[Figure]) -> Section:
     """What `ops compare --json` printed, as a section. Pure."""
     grids = [_sides(f"Live, {load} (simulated)", row) for load, row in found["loads"].items()]
+    limits = found["goodput_limits"]
     text = [
+        f"Goodput: requests within TTFT {limits['ttft_ms']:g} ms and ITL {limits['itl_ms']:g} ms.",
         f"Times of the live runs come from {found['simulated']}.",
         *_listed("Verdict of the live runs", found["verdict"]),
     ]
@@ -188,6 +190,9 @@ def section_of(found: Mapping[str, Any], where: str, figures: Sequence[Figure]) 
         grids.append(_levels(replay))
         if whole := [one for one in replay["effects"] if one["load"] not in found["loads"]]:
             grids.append(_effects(whole))
+            text.append(
+                "What the switches do to the whole trace is of the offline replay alone: of disaggregation it is no evidence for GPUs."
+            )
         text += [f"Predicted by {replay['predicted_by']}.", *_listed("Live against offline", replay["sentences"])]
         text += _listed("Not in the predictions", replay["notes"])
     else:
@@ -251,9 +256,15 @@ def _levels(replay: Mapping[str, Any]) -> Grid:
 def _effects(effects: Sequence[Mapping[str, Any]]) -> Grid:
     return Grid(
         title="What the switches do to the whole trace (predicted)",
-        head=("switch", "figure", "change", "beyond the repeats' own"),
+        head=("switch", "figure", "change", "by the other switch", "beyond the repeats' own"),
         rows=tuple(
-            (one["factor"], BY_KEY[one["metric"]].title, f"{one['share']:+.0%}", "yes" if one["decided"] else "no")
+            (
+                one["factor"],
+                BY_KEY[one["metric"]].title,
+                "–" if one["depends"] else f"{one['share']:+.0%}",
+                ", ".join(f"{pair['with']} {pair['share']:+.0%}" for pair in one["pairs"]),
+                "yes, opposite" if one["depends"] else "yes" if one["decided"] else "no",
+            )
             for one in effects
         ),
     )

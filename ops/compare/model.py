@@ -96,6 +96,16 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A switch turned while the other one stays at `other`."""
+
+    other: str
+    change: float
+    share: float
+    """Of the value before."""
+
+
+@dataclass(frozen=True)
 class Effect:
     """What one switch does to one metric at one load: other setting minus first, both as means over whatever else varies."""
 
@@ -109,14 +119,26 @@ class Effect:
     """A change up to this may be chance. None: one repeat each, so nothing is known."""
     from_: str
     to: str
+    pairs: tuple[Pair, ...]
+    """What `change` is the mean of."""
+
+    @property
+    def depends(self) -> bool:
+        """Up at one setting of the other switch and down at the other, both beyond chance: the mean of those is nobody's."""
+        noise = self.noise
+        return (
+            noise is not None
+            and any(pair.change > noise for pair in self.pairs)
+            and any(pair.change < -noise for pair in self.pairs)
+        )
 
     @property
     def decided(self) -> bool:
-        return self.noise is not None and abs(self.change) > self.noise
+        return self.noise is not None and abs(self.change) > self.noise and not self.depends
 
-    @property
-    def better(self) -> bool:
-        return (self.change < 0) == (BY_KEY[self.metric].better == "lower")
+    def better(self, change: float) -> bool:
+        """Whether a change of this sign is one to want."""
+        return (change < 0) == (BY_KEY[self.metric].better == "lower")
 
 
 @dataclass(frozen=True)
@@ -305,6 +327,13 @@ def _missing(corners: set[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
     )
 
 
+def pairs_data(effect: Effect) -> list[dict[str, Any]]:
+    """For `--json`."""
+    return [
+        {"with": pair.other, "change": round(pair.change, 4), "share": round(pair.share, 4)} for pair in effect.pairs
+    ]
+
+
 def effects_of(sides: dict[str, tuple[Side, ...]]) -> list[Effect]:
     """Each switch where it was turned with the other one left alone: averaged over the pairs there are."""
     found = []
@@ -315,32 +344,44 @@ def effects_of(sides: dict[str, tuple[Side, ...]]) -> list[Effect]:
             corners.setdefault(_corner(side.run), []).append(side)
         for factor in factors:
             off, on = ORDER[factor]
-            pairs = []
+            pairs = {}
             for (mode, router), before in corners.items():
                 if (router if factor == "router" else mode) == off:
                     other = (mode, on) if factor == "router" else (on, router)
                     if other in corners:
-                        pairs.append((before, corners[other]))
+                        pairs[mode if factor == "router" else router] = (before, corners[other])
             if pairs:
                 found += [effect for key in DECIDING if (effect := _effect(factor, load, key, pairs))]
     return found
 
 
-def _effect(factor: Factor, load: str, key: str, pairs: list[tuple[list[Side], list[Side]]]) -> Effect | None:
+def _effect(factor: Factor, load: str, key: str, pairs: dict[str, tuple[list[Side], list[Side]]]) -> Effect | None:
+    """`pairs`: runs before and after the switch was turned, by the setting of the other switch."""
+
     def values(sides: list[Side]) -> list[float]:
         return [value for side in sides if key in side.figures for value in side.figures[key].values]
 
-    measured = [(values(before), values(after)) for before, after in pairs]
-    if not all(before and after for before, after in measured):
+    measured = {other: (values(before), values(after)) for other, (before, after) in pairs.items()}
+    if not all(before and after for before, after in measured.values()):
         return None
-    first = statistics.fmean(statistics.fmean(before) for before, _ in measured)
-    change = statistics.fmean(statistics.fmean(after) - statistics.fmean(before) for before, after in measured)
-    groups = [group for pair in measured for group in pair]
+    means = {other: (statistics.fmean(before), statistics.fmean(after)) for other, (before, after) in measured.items()}
+    first = statistics.fmean(before for before, _ in means.values())
+    change = statistics.fmean(after - before for before, after in means.values())
+    groups = [group for pair in measured.values() for group in pair]
     repeated = all(len(group) > 1 for group in groups)
     # The widest disagreement of equal runs: with two or three repeats there is no honest better estimate.
     noise = max([*(max(group) - min(group) for group in groups), LEAST_NOISE * abs(first)]) if repeated else None
     off, on = ORDER[factor]
-    return Effect(factor, load, key, change, change / first if first else 0.0, noise, off, on)
+    return Effect(
+        factor=factor, load=load, metric=key, change=change, share=_share(change, first), noise=noise, from_=off, to=on,
+        pairs=tuple(
+            Pair(other, after - before, _share(after - before, before)) for other, (before, after) in means.items()
+        ),
+    )  # fmt: skip
+
+
+def _share(change: float, first: float) -> float:
+    return change / first if first else 0.0
 
 
 def _verdict(
@@ -385,7 +426,8 @@ def _decided(effects: Sequence[Effect]) -> str:
             + ". Repeat before believing it."
         )
     real = sorted((effect for effect in effects if effect.decided), key=lambda effect: -abs(effect.change))
-    if not real:
+    mixed = [effect for effect in effects if effect.depends]
+    if not real and not mixed:
         return (
             "noise: "
             + "; ".join(
@@ -393,12 +435,29 @@ def _decided(effects: Sequence[Effect]) -> str:
             )
             + "."
         )
-    rest = [effect for effect in effects if not effect.decided]
-    text = "; ".join(f"{_change(effect)}{'' if effect.better else ' (worse)'}" for effect in real)
-    if rest:
-        text += "; " + "; ".join(f"{effect.factor} makes no difference beyond the repeats' own" for effect in rest)
-    deciding = real[0].factor
-    return f"{deciding} decided: {text}." if len(real) == 1 else f"both count, most of it {deciding}: {text}."
+    said = []
+    if real:
+        changes = "; ".join(f"{_change(effect)}{_worse(effect, effect.change)}" for effect in real)
+        deciding = real[0].factor
+        said.append(
+            f"{deciding} decided: {changes}" if len(real) == 1 else f"both count, most of it {deciding}: {changes}"
+        )
+    said += [_depends(effect) for effect in mixed]
+    said += [
+        f"{effect.factor} makes no difference beyond the repeats' own"
+        for effect in effects
+        if not (effect.decided or effect.depends)
+    ]
+    return "; ".join(said) + "."
+
+
+def _depends(effect: Effect) -> str:
+    each = ", ".join(f"{pair.share:+.0%} with {pair.other}{_worse(effect, pair.change)}" for pair in effect.pairs)
+    return f"what {effect.factor} does depends on the other switch: {effect.from_} → {effect.to} {each}"
+
+
+def _worse(effect: Effect, change: float) -> str:
+    return "" if effect.better(change) else " (worse)"
 
 
 def _change(effect: Effect) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from ops import stacks
 from ops.bench.results import Run
-from ops.compare.model import BY_KEY, DECIDING, Comparison, Effect, Figure, Side, effects_of
+from ops.compare.model import BY_KEY, DECIDING, Comparison, Effect, Figure, Side, effects_of, pairs_data
 from ops.exits import CommandError
 from recipe.benchmark import PUBLISHED_TRACE
 from recipe.config import Recipe, parse_any
@@ -289,6 +289,8 @@ def as_data(found: Replayed, side_data: Callable[[Side], dict[str, Any]]) -> dic
                 "metric": one.metric,
                 "share": round(one.share, 4),
                 "decided": one.decided,
+                "depends": one.depends,
+                "pairs": pairs_data(one),
             }
             for one in found.effects
         ],

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.bench.results import Run
-from ops.compare.model import BY_KEY, METRICS, Comparison, Figure, Side, side_of
+from ops.compare.model import BY_KEY, METRICS, Comparison, Figure, Side, pairs_data, side_of
 
 if TYPE_CHECKING:
     from ops.compare.replayed import Replayed
@@ -100,6 +100,7 @@ def as_data(found: Comparison) -> dict[str, Any]:
     """What `--json` prints. Keys are a contract; new ones may come, none goes."""
     return {
         "simulated": found.simulated,
+        "goodput_limits": found.runs[0].about["goodput"],
         "runs": [_run(run) for run in found.runs],
         "loads": {load: [_side_data(side) for side in sides] for load, sides in found.sides.items()},
         "effects": [
@@ -113,7 +114,9 @@ def as_data(found: Comparison) -> dict[str, Any]:
                 "share": round(one.share, 4),
                 "noise": one.noise if one.noise is None else round(one.noise, 4),
                 "decided": one.decided,
-                "better": one.better,
+                "better": one.better(one.change),
+                "depends": one.depends,
+                "pairs": pairs_data(one),
             }
             for one in found.effects
         ],

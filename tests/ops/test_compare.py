@@ -119,6 +119,29 @@ def test_with_four_corners_each_switch_gets_what_it_did(tmp_path: Path) -> None:
     assert found.missing_corners == ()
 
 
+def test_a_switch_that_helps_here_and_hurts_there_is_said_of_each_and_not_averaged(run: Run, tmp_path: Path) -> None:
+    """Goodput of the sample is 1000 / TTFT, so both figures turn with it."""
+    paths = [
+        folder(tmp_path, "agg-rr", ttft=(400.0, 404.0)),
+        folder(tmp_path, "agg-kv", router="kv", ttft=(500.0, 505.0)),
+        folder(tmp_path, "disagg-rr", mode="disagg", ttft=(600.0, 606.0)),
+        folder(tmp_path, "disagg-kv", mode="disagg", router="kv", ttft=(300.0, 303.0)),
+    ]
+    found = comparison(*paths)
+    said = {sentence.partition(":")[0]: sentence for sentence in found.verdict}
+    assert said["TTFT mean"] == (
+        "TTFT mean: what router does depends on the other switch: round-robin → kv +25% with agg (worse), -50% with disagg; "
+        "what disaggregation does depends on the other switch: agg → disagg +50% with round-robin (worse), -40% with kv."
+    )
+    (effect,) = [
+        one
+        for one in json.loads(run("compare", *paths, "--json").stdout)["effects"]
+        if (one["factor"], one["metric"]) == ("router", "ttft_ms")
+    ]
+    assert (effect["depends"], effect["decided"]) == (True, False)
+    assert {pair["with"]: pair["share"] for pair in effect["pairs"]} == {"agg": 0.25, "disagg": -0.5}
+
+
 def test_the_recipes_own_pair_cannot_say_which_switch_it_was(run: Run, tmp_path: Path) -> None:
     agg, _, _, disagg = corners(tmp_path)
     found = comparison(agg, disagg)
