@@ -120,6 +120,7 @@ def test_the_served_section_shows_live_beside_offline_and_marks_both(tmp_path: P
     assert "### Offline replay (predicted), the same requests" in text
     assert "| router | trace | TTFT mean | -37% | +50% | disagree |" in text
     assert "Not in the predictions" in text
+    assert "Goodput: requests within TTFT 2000 ms and ITL 25 ms." in text
     lost = section_of(compared(tmp_path / "again") | {"replay": None}, "2026-11-25.", [])
     assert "The offline replay could not be had." in lost.markdown()
 
