@@ -18,7 +18,7 @@ _COMMENTS: Final = {
     "tensor_parallel": "GPUs the layers of a worker are split over",
     "data_parallel": "copies of the attention layers in a worker, each with requests of its own",
     "expert_parallel": "GPUs a worker's whole experts are spread over",
-    "max_batch_size": "requests in one step (of each copy): from the answer. More is more throughput and a higher inter-token latency",
+    "max_batch_size": "requests in one step (of each copy): from the answer, or with room for bursts where a replay says so. More is more throughput and a higher inter-token latency",
     "context_length": "prompt + answer, tokens: the longest that the recipe has or the traffic wants, and that fits",
     "gpu_memory_fraction": "vLLM: of the whole GPU; TensorRT-LLM: of what is free after loading",
     "max_batch_tokens": "tokens in one step",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from recipe.config import Base, Recipe, parse
 from recipe.predictions import Judged, Prediction, Replayed, read, replaced, write
 from recipe.scripts import trace as traces
 from recipe.stack_file import read_base
-from recipe.tuning import Accepted, Answer, Backend, Question, first_accepted, layouts, of_recipe
+from recipe.tuning import Accepted, Answer, Backend, Question, accept, first_accepted, layouts, of_recipe, with_room
 
 Say = Callable[[str], None]
 
@@ -61,6 +61,12 @@ SHIPPED: Final = (
 """All layouts of a model are judged with the KV cache type of its `base`: 235B's disagg recipe has fp8, and is judged in bfloat16 here."""
 CLOSE: Final = 0.98
 """Layouts within so much of the best are as good as it, as far as an estimate can tell; a replay chooses among them."""
+ROOM: Final = (1, 2, 4)
+"""Times the answer's batch that are replayed: the estimate's requests come evenly, a trace's in bursts, and who waits for a place is late."""
+WORSE: Final = 0.9
+"""A layout that keeps fewer than this share of what the recipe's own keeps, both replayed, is not taken, however good the estimate."""
+MANY: Final = 8
+"""Layouts that are kept for a replay to choose from."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,9 @@ class Found:
     accepted: Accepted | None
     more: tuple[Accepted, ...]
     answer: Answer
+    shipped: tuple[Accepted, ...] = ()
+    """The shipped layouts, tuned in everything else like the found one."""
+    foundation: Base | None = None
 
 
 def load(stack: str, settings: list[str]) -> tuple[Recipe, Base | None]:
@@ -126,6 +135,7 @@ def search(
         else:
             outside.append(stack)
     accepted, refused = first_accepted(name, recipe, question, layouts(question, answer), foundation, many=many)
+    shipped = [accept(name, recipe, question, one.layout, foundation) for one in judged]
     best = accepted[0] if accepted else None
     if best:
         judged.append(Judged(stack=name, tuned=True, layout=best.layout))
@@ -148,7 +158,8 @@ def search(
         seconds=answer.seconds,
         memory_mib=answer.memory_mib,
     )
-    return Found(row, best, tuple(accepted[1:]), answer)
+    kept = tuple(one for one in shipped if isinstance(one, Accepted))
+    return Found(row, best, tuple(accepted[1:]), answer, kept, foundation)
 
 
 def tune_one(
@@ -170,7 +181,7 @@ def tune_one(
     shipped = next((one for one in SHIPPED if stack in one.recipes), None)
     recipes = shipped.recipes if shipped else (stack,)
     name = name or f"{stack}-tuned"
-    found = search(stack, recipes, gpu, gpus, traffic, say, name=name, many=3, settings=settings)
+    found = search(stack, recipes, gpu, gpus, traffic, say, name=name, many=MANY, settings=settings)
     if found.accepted is None:
         return found, None
     if trace is not None:
@@ -226,38 +237,60 @@ def generated_trace() -> TraceText:
 def replayed(found: Found, name: str, trace: TraceText, say: Say) -> Found:
     """The candidates that are close to the best, by the goodput of an offline replay of the trace, router in the loop; equal ones in the search's order.
 
-    In whole per cent: with the kv router a replay is a draw that moves by one or two (facts: simulation.md, section 6).
+    In whole per cent: with the kv router a replay is a draw that moves by one or two (facts: simulation.md, section 6). Each is replayed with
+    its own batch and with room for bursts (`ROOM`). Where all of them keep clearly fewer requests than the recipe's own layout does (`WORSE`),
+    the rest is replayed as well and the best of everything is taken, the recipe's own among it.
 
     Where the replay cannot be run the search's own order stands, and that is said.
     """
     from rehearsal.errors import SetupError
-    from rehearsal.serving.replay import Limits, Trace, replay
+    from rehearsal.serving.replay import Limits, Replay, Trace, replay
 
     assert found.accepted is not None
     question = found.row.question
     traffic, limits = Trace(trace.text, trace.origin), Limits(question.ttft_ms, question.itl_ms)
-    least = found.accepted.layout.tokens_per_s_gpu * CLOSE
+    results: dict[str, Replayed] = {}
+
+    def ranked(candidates: Iterable[Accepted]) -> list[tuple[float, Accepted]]:
+        """Goodput as a share, and which; the best first."""
+        tried: list[tuple[float, Accepted]] = []
+        for one in candidates:
+            for times in ROOM:
+                wide = with_room(one, times, found.foundation)
+                key = f"{one.layout}{f' with {times} x the batch' if times > 1 else ''}"
+                if wide is None or key in results:
+                    continue
+                say(f"replaying {trace.origin} against {key}")
+                result: Replay = replay(wide.plan, traffic, limits, say=say)
+                results[key] = Replayed.of(result)
+                tried.append((round(result.goodput_share or 0.0, 2), wide))
+        return sorted(tried, key=lambda pair: -pair[0])
+
     # Of one mode only: replay and live mock engines disagree about agg against disagg, so neither decides that alone.
     mode = found.accepted.layout.mode
-    others = (one for one in found.more if one.layout.tokens_per_s_gpu >= least and one.layout.mode == mode)
-    near = [found.accepted, *others]
-    ranked: list[tuple[float, Accepted]] = []
-    results: dict[str, Replayed] = {}
-    for one in near:
-        try:
-            say(f"replaying {trace.origin} against {one.layout}")
-            result = replay(one.plan, traffic, limits, say=say)
-        except SetupError as error:
-            say(f"not replayed: {error}")
-            return found
-        ranked.append((-round(result.goodput_share or 0.0, 2), one))
-        results[str(one.layout)] = Replayed.of(result)
-    ranked.sort(key=lambda pair: pair[0])
-    (_, best), *rest = ranked
-    kept = tuple(one for one in found.row.judged if not one.tuned)
-    judged = (*kept, Judged(stack=name, tuned=True, layout=best.layout))
+    others = [one for one in found.more if one.layout.mode == mode]
+    least = found.accepted.layout.tokens_per_s_gpu * CLOSE
+    near = [found.accepted, *(one for one in others if one.layout.tokens_per_s_gpu >= least)]
+    try:
+        order = ranked(near)
+        # Replayed last, or it would count as one of the near ones where it is.
+        shipped = ranked(one for one in found.shipped if one.layout.mode == mode)
+        if shipped and order[0][0] < shipped[0][0] * WORSE:
+            say(
+                f"they keep {order[0][0]:.0%} of the requests within the limits, the recipe's own layout {shipped[0][0]:.0%}: looking further"
+            )
+            order = sorted([*order, *ranked(others), *shipped], key=lambda pair: -pair[0])
+    except SetupError as error:
+        say(f"not replayed: {error}")
+        return found
+    best = order[0][1]
+    judged = (
+        *(one for one in found.row.judged if not one.tuned),
+        Judged(stack=name, tuned=True, layout=best.layout),
+    )
     row = found.row.model_copy(update={"judged": judged, "replays": results})
-    return Found(row, best, tuple(one for _, one in rest), found.answer)
+    rest = {str(one.layout): one for _, one in reversed(order) if one.layout != best.layout}
+    return replace(found, row=row, accepted=best, more=tuple(reversed(rest.values())))
 
 
 def write_file(name: str, accepted: Accepted, rows: list[Prediction], base: str) -> Path:
@@ -276,7 +309,7 @@ def tune_all(say: Say) -> tuple[Prediction, ...]:
             for gpu in GPUS:
                 middle = "-tuned" if traffic is FIXED else "-tuned-trace"
                 name = f"{shipped.name}{middle}-{gpu}"
-                many = 1 if traffic is FIXED else 3
+                many = 1 if traffic is FIXED else MANY
                 found = search(shipped.base, shipped.recipes, gpu, shipped.gpus, traffic, say, name=name, many=many)
                 if found.accepted and traffic is TRACE:
                     found = replayed(found, name, text_of_trace, say)

@@ -358,6 +358,29 @@ def accept(
     return reason
 
 
+def with_room(accepted: Accepted, times: int, foundation: Base | None = None) -> Accepted | None:
+    """The same layout with `times` the answer's batch in the workers that answer: room for bursts, at a higher ITL while they last.
+
+    Prefill workers keep theirs: one prompt after the other is what their TTFT is of. None where the Plan does not take it.
+    """
+    if times == 1:
+        return accepted
+    workers = {
+        role: pool
+        if role == "prefill" or pool.tuning.max_batch_size is None
+        else pool.model_copy(
+            update={"tuning": pool.tuning.model_copy(update={"max_batch_size": pool.tuning.max_batch_size * times})}
+        )
+        for role, pool in accepted.recipe.workers.items()
+    }
+    recipe = accepted.recipe.model_copy(update={"workers": workers})
+    try:
+        plan = make_plan(accepted.plan.stack, recipe, placeholders=True, base=foundation)
+    except RecipeError:
+        return None
+    return Accepted(layout=accepted.layout, recipe=recipe, plan=plan)
+
+
 def contexts(base: Recipe, question: Question) -> list[int]:
     """Context lengths to try, longest first: the recipe's own at most, the question's at least."""
     least = math.ceil((question.isl + question.osl) / _ROUND) * _ROUND

@@ -155,45 +155,95 @@ def test_a_file_that_is_no_trace_is_refused_before_anything_is_searched(
         tuning.TraceText.read(file)
 
 
-def test_the_replay_chooses_among_layouts_that_are_as_good_as_the_best(
-    run: Run, folder: Path, table: Path, asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def pretended(monkeypatch: pytest.MonkeyPatch, goodput: Callable[[Any], float]) -> list[Any]:
+    """A replay that answers with `goodput` of the plan; the plans it was asked about."""
     from rehearsal.serving import replay as replaying
 
     seen: list[Any] = []
 
     def replay(plan: Any, traffic: Any, limits: Any, **_: Any) -> Any:
         seen.append(plan)
-        good = 0.9 if len(seen) == 2 else 0.5
         return SimpleNamespace(
             tool="a test",
             ttft_ms=100,
             ttft_p99_ms=200,
             itl_ms=10,
-            goodput_share=good,
+            goodput_share=goodput(plan),
             prefix_reuse=0.3,
             tokens_per_s_gpu=70,
         )
 
     monkeypatch.setattr(replaying, "replay", replay)
+    return seen
+
+
+def replicas(plan: Any) -> dict[str, int]:
+    return {pool.role: pool.replicas for pool in plan.workers}
+
+
+def batches(plan: Any) -> dict[str, int]:
+    return {role: pool.tuning.max_batch_size for role, pool in plan.recipe.workers.items()}
+
+
+def test_the_replay_chooses_among_layouts_that_are_as_good_as_the_best(
+    run: Run, folder: Path, table: Path, asked: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = pretended(monkeypatch, lambda _: 0.9 if len(seen) == 2 else 0.85)
+    monkeypatch.setattr(tuning, "ROOM", (1,))
     file = tmp_path / "t.jsonl"
     file.write_text(
         '{"timestamp": 0, "input_length": 4000, "output_length": 500, "hash_ids": [0, 1, 2, 3, 4, 5, 6, 7]}\n'
     )
     write(folder, "mine", raw(**H200))
     assert run("tune", "mine", "--trace", file).exit_code == 0
-    assert len(seen) == 1, "the next best is more than 2 % behind: never at the price of throughput"
+    (row,) = read()
+    assert row.tuned is not None
+    found = {role: pool.replicas for role, pool in row.tuned.layout.pools.items()}
+    assert len(seen) == 2, "the best and the recipe's own: the next best is more than 2 % behind"
+    assert found == replicas(seen[0]), "never at the price of throughput, as long as the recipe keeps about as much"
     seen.clear()
     monkeypatch.setattr(tuning, "CLOSE", 0.9)
     result = run("tune", "mine", "--trace", file)
     assert result.exit_code == 0, result.output
-    assert len(seen) > 1
+    assert len(seen) > 2
     (row,) = read()
     assert row.tuned is not None
-    assert {pool.role: pool.replicas for pool in seen[1].workers} == {
-        role: pool.replicas for role, pool in row.tuned.layout.pools.items()
-    }
+    assert replicas(seen[1]) == {role: pool.replicas for role, pool in row.tuned.layout.pools.items()}
     assert "goodput 90%" in (folder / "Pulumi.mine-tuned.yaml").read_text()
+
+
+def test_room_for_bursts_is_taken_where_the_replay_keeps_more_with_it(
+    folder: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, "mine", raw(**H200))
+    found = tuning.search("mine", ("mine",), "h200", None, tuning.FIXED, print, name="better")
+    assert found.accepted is not None
+    own = batches(found.accepted.plan)
+    pretended(monkeypatch, lambda plan: 0.9 if batches(plan)["decode"] == 2 * own["decode"] else 0.85)
+    chosen = tuning.replayed(found, "better", tuning.TraceText("", "none"), print)
+    assert chosen.accepted is not None
+    assert batches(chosen.accepted.plan) == own | {"decode": 2 * own["decode"]}, "prefill takes prompts as before"
+    assert chosen.row.tuned == found.row.tuned, "the estimate is of the layout at the answer's own batch"
+
+
+def test_what_the_replay_finds_far_worse_than_the_recipe_is_not_taken(
+    folder: Path, asked: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(folder, "mine", raw(**H200))
+    found = tuning.search("mine", ("mine",), "h200", None, tuning.FIXED, print, name="better", many=tuning.MANY)
+    assert found.accepted is not None
+    (own,) = found.shipped
+    best = replicas(found.accepted.plan)
+    seen = pretended(monkeypatch, lambda plan: 0.01 if replicas(plan) == best else 0.5)
+    chosen = tuning.replayed(found, "better", tuning.TraceText("", "none"), print)
+    assert chosen.accepted is not None
+    assert replicas(chosen.accepted.plan) != best
+    assert {str(one.layout) for one in found.more if one.layout.mode == "disagg"} <= set(chosen.row.replays), (
+        "everything of that mode is looked at before anything else is taken"
+    )
+    assert any(replicas(plan) == replicas(own.plan) for plan in seen), "the recipe's own among it"
+    assert chosen.row.tuned is not None
+    assert chosen.row.tuned.layout == chosen.accepted.layout
 
 
 def test_a_replay_gives_no_verdict_on_agg_against_disagg(
@@ -204,22 +254,15 @@ def test_a_replay_gives_no_verdict_on_agg_against_disagg(
     write(folder, "mine", raw(**H200))
     found = tuning.search("mine", ("mine",), "h200", None, tuning.FIXED, print, name="better", many=200)
     assert {one.layout.mode for one in found.more} == {"agg", "disagg"}
-    seen: list[str] = []
+    monkeypatch.setattr(tuning, "CLOSE", 0.0)
+    seen = pretended(monkeypatch, lambda _: 1.0)
+    chosen = tuning.replayed(found, "better", tuning.TraceText("", "none"), print)
+    assert {plan.recipe.mode for plan in seen} == {"disagg"}
+    assert chosen.accepted == found.accepted, "of equal goodput the search's own best"
 
     def replay(plan: Any, *_: Any, **__: Any) -> Any:
         raise SetupError("Dynamo is not installed", "make serving")
 
-    def answered(plan: Any, *_: Any, **__: Any) -> Any:
-        seen.append(plan.recipe.mode)
-        return SimpleNamespace(
-            tool="a test", ttft_ms=1, ttft_p99_ms=2, itl_ms=1, goodput_share=1.0, prefix_reuse=0.0, tokens_per_s_gpu=1
-        )
-
-    monkeypatch.setattr(tuning, "CLOSE", 0.0)
-    monkeypatch.setattr(replaying, "replay", answered)
-    chosen = tuning.replayed(found, "better", tuning.TraceText("", "none"), print)
-    assert set(seen) == {"disagg"}
-    assert chosen.accepted == found.accepted, "of equal goodput the search's own best"
     monkeypatch.setattr(replaying, "replay", replay)
     assert tuning.replayed(found, "better", tuning.TraceText("", "none"), print) == found, (
         "without a replay the search stands"
