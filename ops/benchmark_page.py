@@ -153,8 +153,13 @@ def tuned_layouts() -> Section:
                 head=tuning_view.HEADER,
                 rows=tuple(tuning_view.table_rows(rows)),
             ),
+            Grid(title="Replayed", head=tuning_view.REPLAYED, rows=tuple(tuning_view.replay_rows(rows))),
         ),
-        text=(tuning_view.summary(rows), "What they are and what they do not know: [tuning-figures.md](tuning-figures.md), [tuning.md](tuning.md)."),
+        text=(
+            tuning_view.summary(rows),
+            tuning_view.REPLAYED_IS,
+            "`make tuning-figures` makes both tables again. What they are and what they do not know: [tuning-figures.md](tuning-figures.md), [tuning.md](tuning.md).",
+        ),
     )  # fmt: skip
 
 

@@ -179,8 +179,15 @@ def verdicts(plans: Sequence[Plan]) -> tuple[str, ...]:
         rows = list(values)
         met = [stack for stack, value in rows if value <= most]
         names = f": {', '.join(met)}" if met else ""
-        return f"{what}: met by {len(met)} of {len(rows)} stacks{names}"
+        missed = "" if len(met) == len(rows) else "**missed**, "
+        return f"{what}: {missed}met by {len(met)} of {len(rows)} stacks{names}"
 
+    later = {
+        stack: (one.ours.steps[-1].end - one.upstream.steps[-1].end) / 60
+        for stack, one in base
+        if one.ours.steps[-1].end > one.upstream.steps[-1].end
+    }
+    said = ", ".join(f"{stack} {minutes:.1f}" for stack, minutes in later.items())
     return (
         line(
             f"idle GPU $ ≤ {QUARTER} of upstream's, from nothing",
@@ -194,6 +201,13 @@ def verdicts(plans: Sequence[Plan]) -> tuple[str, ...]:
             MOST_SHARE,
         ),
         line("the same beyond boot", ((stack, one.share(beyond_boot=True)) for stack, one in base), MOST_SHARE),
+        *(
+            [
+                f"minutes later than upstream's order, from a base, because GPU nodes wait until the weights are there: {said}"
+            ]
+            if later
+            else []
+        ),
     )
 
 

@@ -52,8 +52,13 @@ class Shape(Frozen):
     gpus: int
 
     def __str__(self) -> str:
-        dp = f" DP{self.dp}" if self.dp > 1 else ""
-        return f"TP{self.tp}{dp}" + (f" EP{self.ep}" if self.ep > 1 else "")
+        """ETP: GPUs that an expert itself is split over, where there is room for that beside the experts' spread."""
+        parts = [f"TP{self.tp}"]
+        split = self.tp * self.dp // self.ep
+        parts += [f"DP{self.dp}"] if self.dp > 1 else []
+        parts += [f"EP{self.ep}"] if self.ep > 1 else []
+        parts += [f"ETP{split}"] if self.ep > 1 and split > 1 else []
+        return " ".join(parts)
 
 
 class Worker(Shape):

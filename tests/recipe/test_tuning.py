@@ -333,3 +333,15 @@ def test_what_is_written_is_read_again_as_the_same_plan() -> None:
     roles: list[Role] = ["prefill", "decode"]
     assert [again.tuning(role) for role in roles] == [best.recipe.tuning(role) for role in roles]
     assert make_plan("tuned", again, placeholders=True).objects.graph == best.plan.objects.graph
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ({"tp": 2, "dp": 1, "ep": 1, "gpus": 2}, "TP2"),
+        ({"tp": 4, "dp": 1, "ep": 4, "gpus": 4}, "TP4 EP4"),
+        ({"tp": 1, "dp": 4, "ep": 2, "gpus": 4}, "TP1 DP4 EP2 ETP2"),
+    ],
+)
+def test_a_layout_can_be_read_back_from_what_is_printed(shape: dict[str, int], said: str) -> None:
+    assert str(Shape.model_validate(shape)) == said
