@@ -17,6 +17,7 @@ from recipe.errors import RecipeError
 from recipe.plan import BasePlan, Plan
 from recipe.planner import make_plan
 from recipe.timeline import timeline
+from recipe.tuning import shapes_of
 
 REMADE_BY: Final = "python -m ops plan --all --markdown > docs/stacks.md"
 
@@ -37,11 +38,8 @@ class Row:
     @property
     def serving(self) -> str:
         """`6 prefill TP2 + 2 decode TP2`."""
-        return " + ".join(
-            f"{pool.replicas} {pool.role} TP{pool.tensor_parallel}"
-            + (f"/EP{pool.expert_parallel}" if pool.expert_parallel > 1 else "")
-            for pool in self.plan.workers
-        )
+        shapes = shapes_of(self.plan.recipe)
+        return " + ".join(f"{pool.replicas} {pool.role} {shapes[pool.role]}" for pool in self.plan.workers)
 
     @property
     def minutes(self) -> str:

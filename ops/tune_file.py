@@ -80,10 +80,10 @@ def _head(stack: str, plan: Plan, rows: list[Prediction], base: str) -> Iterator
             yield f"#   {row.gpu}: no shipped layout keeps these limits"
         yield f"#   {row.gpu + ': best of a free search':30} {row.best:12.1f}"
     for row in rows:
-        for name, replay in row.replays.items():
+        for who, name, replay in row.replayed():
             goodput = "" if replay.goodput_share is None else f", goodput {replay.goodput_share:.0%}"
             yield from _wrapped(
-                f"Replayed offline with the router in the loop ({replay.tool}), {row.gpu}: {name}: TTFT {replay.ttft_ms:.0f} ms, "
+                f"Replayed offline with the router in the loop ({replay.tool}), {row.gpu}, {who}: {name}: TTFT {replay.ttft_ms:.0f} ms, "
                 f"p99 {replay.ttft_p99_ms:.0f}, ITL {replay.itl_ms or 0:.1f} ms, prefix reuse {replay.prefix_reuse:.0%}{goodput}. Predicted as well."
             )
     yield "#"

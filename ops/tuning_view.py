@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ops.plan_view import new_table, show
 from ops.tuning import Found, newest, ratio
-from recipe.predictions import KNOWN_GAPS, Prediction, Replayed
+from recipe.predictions import KNOWN_GAPS, Prediction
 
 _SHIPPED_TARGET: Final = 0.98
 
@@ -156,18 +156,7 @@ def table_rows(rows: tuple[Prediction, ...]) -> Iterator[tuple[str, ...]]:
 def replay_rows(rows: tuple[Prediction, ...]) -> Iterator[tuple[str, ...]]:
     """The cells of what was replayed and matters, as `REPLAYED` says."""
     for row in rows:
-        if row.tuned is None or not row.replays:
-            continue
-        own = str(row.tuned.layout)
-        # What was replayed first is what the estimate is for.
-        whose = {next(iter(row.replays)): "the estimate's best"} | {
-            str(one.layout): "recipe" for one in row.judged if not one.tuned
-        }
-        for layout, who in (whose | {own: "tuned"}).items():
-            found = best_replay(row, layout)
-            if found is None:
-                continue
-            name, replay = found
+        for who, name, replay in row.replayed():
             share = "–" if replay.goodput_share is None else f"{replay.goodput_share:.0%}"
             yield (
                 row.question.model.removeprefix("Qwen/"),
@@ -180,12 +169,6 @@ def replay_rows(rows: tuple[Prediction, ...]) -> Iterator[tuple[str, ...]]:
                 f"{replay.itl_ms:.1f}" if replay.itl_ms is not None else "–",
                 f"{replay.prefix_reuse:.0%}",
             )
-
-
-def best_replay(row: Prediction, layout: str) -> tuple[str, Replayed] | None:
-    """The layout's replay with the batch it does best with, as it was chosen: in whole per cent, the smallest of equals."""
-    mine = [(name, one) for name, one in row.replays.items() if name.partition(" with ")[0] == layout]
-    return max(mine, key=lambda pair: round(pair[1].goodput_share or 0.0, 2), default=None)
 
 
 def summary(rows: tuple[Prediction, ...]) -> str:
@@ -201,12 +184,10 @@ def summary(rows: tuple[Prediction, ...]) -> str:
         f"lowest tuned / free: **{min(closeness):.3f}** (target {_SHIPPED_TARGET}, met by {len(closeness) - len(below)} of {len(closeness)})."
     )
     for row in below:
-        first = next(iter(row.replays), "")
-        found = best_replay(row, first)
-        kept = row.tuned and best_replay(row, str(row.tuned.layout))
-        if found and kept:
+        kept = {who: (name, replay.goodput_share or 0.0) for who, name, replay in row.replayed()}
+        if (first := kept.get("the estimate's best")) and (own := kept.get("tuned")):
             said += (
-                f" {row.question.model.removeprefix('Qwen/')} on {row.gpu} with the trace is below it on purpose: replayed, {first}, the best by the estimate, keeps "
-                f"{found[1].goodput_share or 0:.0%} of the requests within the limits, and what is shipped {kept[1].goodput_share or 0:.0%}."
+                f" {row.question.model.removeprefix('Qwen/')} on {row.gpu} with the trace is below it on purpose: replayed, {first[0]}, the best by the estimate, "
+                f"keeps {first[1]:.0%} of the requests within the limits, and what is shipped {own[1]:.0%}."
             )
     return said

@@ -7,6 +7,7 @@ its name, so a stack whose workers somebody changes loses its prediction instead
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -93,6 +94,22 @@ class Prediction(Frozen):
     def key(self) -> str:
         """One row of this each."""
         return f"{self.question.model} {self.gpu} {self.question.gpus} {self.question.isl}/{self.question.osl} {self.question.ttft_ms:g}/{self.question.itl_ms:g}"
+
+    def replay_of(self, layout: str) -> tuple[str, Replayed] | None:
+        """The layout's replay with the batch it does best with, as it was chosen: in whole per cent, the smallest of equals."""
+        mine = [(name, one) for name, one in self.replays.items() if name.partition(" with ")[0] == layout]
+        return max(mine, key=lambda pair: round(pair[1].goodput_share or 0.0, 2), default=None)
+
+    def replayed(self) -> Iterator[tuple[str, str, Replayed]]:
+        """Whose, layout and replay of what matters: the shipped layouts, the estimate's best where it was not taken, and what was."""
+        if self.tuned is None or not self.replays:
+            return
+        # What was replayed first is what the estimate is for.
+        whose = {next(iter(self.replays)): "the estimate's best"}
+        whose |= {str(one.layout): "recipe" for one in self.judged if not one.tuned}
+        for layout, who in (whose | {str(self.tuned.layout): "tuned"}).items():
+            if found := self.replay_of(layout):
+                yield who, *found
 
     def gap(self) -> str | None:
         """What to say where the database is of another engine version than ours."""

@@ -19,8 +19,10 @@ ANSWER = Replay(
 
 def test_every_gpu_has_the_four_corners_and_its_own_tuned_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
+    attempts: list[tuple[str, int]] = []
 
-    def answer(plan: Plan, _traffic: Trace, _limits: Limits) -> Replay:
+    def answer(plan: Plan, _traffic: Trace, _limits: Limits, *, attempt: int) -> Replay:
+        attempts.append((plan.recipe.router.mode, attempt))
         asked.append(f"{plan.stack} {plan.recipe.router.mode} {plan.recipe.hardware.gpu}")
         return ANSWER
 
@@ -36,4 +38,6 @@ def test_every_gpu_has_the_four_corners_and_its_own_tuned_stack(monkeypatch: pyt
     text = made.markdown()
     assert "predicted" in text
     assert "a made-up trace" in text
+    assert set(attempts) == {("round-robin", 1), ("kv", 1), ("kv", 2), ("kv", 3)}, "what differs from run to run is repeated"
+    assert "1 ±0" in text, "and its spread said"
     assert "not in it: the moon" in text, "what the prediction leaves out is said"
