@@ -30,3 +30,16 @@ def test_a_number_that_the_code_refers_to_is_a_decision() -> None:
     assert found, "recipe/advice.py refers to one"
     wrong = [one for one in found if one[1] not in dict(DECISIONS)]
     assert not wrong, "no such decision"
+
+
+def test_every_package_asked_for_has_one_line_that_says_for_what() -> None:
+    sentence, _, table = TEXT.partition("\n## Dependencies\n")[2].partition("\n|")
+    firsts = [row.partition("(")[0] for row in re.findall(r"^\| (.+?) \|", table, re.MULTILINE)]
+    # The program's own stand in the sentence above the table.
+    said = Counter(re.findall(r"[\w-]+\*?", " ".join([*firsts, sentence.partition(". ")[0]])))
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-aws.txt"):
+        # What a package brings along stands under a comment of its own.
+        asked = (ROOT / name).read_text(encoding="utf-8").partition("# What it brings along")[0]
+        for package in re.findall(r"^([\w-]+)==", asked, re.MULTILINE):
+            key = "types-*" if package.startswith("types-") else package
+            assert said[key] == 1, f"{name}: {package} has {said[key]} lines in docs/decisions, Dependencies"
