@@ -1,7 +1,7 @@
 """Device plugins: without them the kubelet offers neither `nvidia.com/gpu` nor `vpc.amazonaws.com/efa`.
 
 The AL2023 NVIDIA image brings driver, container toolkit and the host's part of EFA, but no plugin. Deliberately not here: the
-GPU Operator (driver and toolkit are there already) and DRA (docs/decisions).
+GPU Operator and DRA (docs/decisions, 99).
 """
 
 from __future__ import annotations

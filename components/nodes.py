@@ -2,7 +2,7 @@
 
 Groups and templates have fixed names, so that a create repeated after a crash collides instead of doubling what costs by the
 hour. Deliberately not here: scaling (the recipe says how many), device plugins (devices.py), and when GPU nodes may start
-(`__main__.py` passes what they wait for).
+(model.py passes what they wait for).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The weights on the model cache: a Job downloads one pinned revision, resumes what is there, and verifies what it got.
 
-Deliberately not here: the decision who waits for it (`weights.wait` in the recipe, applied in `__main__.py`), and any copy of
+Deliberately not here: the decision who waits for it (`weights.wait` in the recipe, applied in model.py), and any copy of
 the token outside a Kubernetes Secret.
 """
 
