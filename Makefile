@@ -5,7 +5,6 @@ PY := .venv/bin/python
 PINS := requirements.txt requirements-dev.txt requirements.lock
 # What .venv was made from and for: a moved checkout or a changed pin sets up again, anything else does not.
 WANTED = { echo "$(CURDIR)"; cat $(PINS); }
-# A caller's flags and settings must not change what the tests see.
 PYTEST := $(PY) -m pytest
 
 .PHONY: help setup engine control-plane serving tuning tuning-figures browser lint format test test-cluster test-serving test-all chaos rehearse benchmark lock lock-serving lock-tuning clean
