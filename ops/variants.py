@@ -64,16 +64,11 @@ class Variant:
         return read_base(recipe, stacks.FOLDER)
 
 
-def of_stack(stack: str, settings: Sequence[str] = ()) -> tuple[Variant, ...]:
-    """The stack with its own GPU and with every other one, whether they fit or not. The file is read once.
-
-    Raises CommandError (no such file, not readable) and RecipeError (a setting that cannot be placed).
-    """
-    return of_file(stacks.load(stack), settings)
-
-
 def of_file(found: StackFile, settings: Sequence[str] = ()) -> tuple[Variant, ...]:
-    """The same of a file that was read already. Raises RecipeError."""
+    """The stack of that file with its own GPU and with every other one, whether they fit or not.
+
+    Raises RecipeError (a setting that cannot be placed).
+    """
     raw, source = stacks.with_settings(found.raw, list(settings)), f"stacks/{found.path.name}"
     hardware = raw.get("hardware") if isinstance(raw, dict) else None
     own = hardware.get("gpu") if isinstance(hardware, dict) else None

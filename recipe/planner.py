@@ -63,7 +63,6 @@ from recipe.plan import (
     GpuMemory,
     GpuPool,
     ModelPlan,
-    Names,
     NodePlacement,
     Objects,
     Placement,
@@ -905,6 +904,3 @@ def _images(objects: Objects) -> dict[str, str]:
 def _set(value: str | None) -> str:
     assert value is not None, "filled in before planning"
     return value
-
-
-__all__ = ["Cost", "Names", "make_plan"]

@@ -52,10 +52,6 @@ class Allocatable(Entry):
     def memory_gib(self) -> float:
         return self.memory_bytes / GIB
 
-    @property
-    def ephemeral_gib(self) -> float:
-        return self.ephemeral_bytes / GIB
-
 
 class Instance(Entry):
     """What CPU and GPU types share."""
@@ -129,10 +125,6 @@ class GpuInstance(Instance):
     @property
     def efa_per_gpu(self) -> int:
         return self.efa_devices // self.gpus
-
-    @property
-    def nvme_total_gib(self) -> float:
-        return self.nvme_count * self.nvme_gb * 1000**3 / GIB
 
     def efa_for(self, gpus: int) -> int:
         """EFA devices that go with `gpus` GPUs, so that a full node uses all of both."""

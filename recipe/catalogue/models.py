@@ -103,10 +103,6 @@ class Model(Entry):
         scales = sum(-(-rows // FP8_BLOCK) * -(-columns // FP8_BLOCK) * count for rows, columns, count in shapes)
         return _parameters(shapes) + BYTES["bfloat16"] * scales
 
-    @property
-    def weight_gib(self) -> float:
-        return self.weight_bytes / GIB
-
     def weight_gib_per_gpu(self, tensor_parallel: int, data_parallel: int = 1) -> float:
         """GiB of weights on each of a worker's GPUs: experts over all of them, the rest split by tensor and repeated by data parallelism."""
         experts = self._linear_bytes(self._feed_forward_shapes) if self.is_moe else 0
@@ -117,15 +113,6 @@ class Model(Entry):
     def configuration_bytes(self) -> int:
         """Tokenizer and configuration, without the weights."""
         return _OTHER_FILES_BYTES
-
-    @property
-    def download_bytes(self) -> int:
-        return self.weight_bytes + self.configuration_bytes
-
-    @property
-    def download_gib(self) -> float:
-        """What a download writes: weights, tokenizer, configuration."""
-        return self.download_bytes / GIB
 
     def kv_bytes_per_token(self, dtype: DType = "bfloat16") -> int:
         """Bytes of key and value cache for one token over all layers. One GPU holds 1/TP of it while TP <= `kv_heads`;

@@ -90,7 +90,6 @@ _VERB = {CLUSTER: "EKS Cluster", NODE_GROUP: "EKS Node Group", ADDON: "EKS Add-O
          FILE_SYSTEM: "EFS File System", MOUNT_TARGET: "EFS Mount Target", LUSTRE: "FSx for Lustre File System", NAT: "EC2 NAT Gateway", LOG_GROUP: "CloudWatch Logs Log Group"}  # fmt: skip
 # Add-ons with a Deployment need a node; the others are DaemonSets, which are content with none.
 _NEEDS_NODE = frozenset({"coredns", "aws-efs-csi-driver", "aws-ebs-csi-driver", "aws-fsx-csi-driver", "metrics-server"})
-_EFFECT = {"NO_SCHEDULE": "NoSchedule", "NO_EXECUTE": "NoExecute", "PREFER_NO_SCHEDULE": "PreferNoSchedule"}
 
 
 class Aws:

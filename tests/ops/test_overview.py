@@ -15,7 +15,7 @@ from typer.testing import Result
 from ops import cold_start, stacks
 from ops.exits import BAD_INPUT
 from ops.overview import REMADE_BY, markdown, overview
-from ops.variants import GPUS, each_stack, of_stack, variants
+from ops.variants import GPUS, each_stack, of_file, variants
 from recipe.predictions import tuned_gpus
 from tests.ops.conftest import STACK, write
 from tests.recipe.samples import raw
@@ -41,7 +41,7 @@ def test_every_shipped_stack_is_there_on_every_gpu_it_fits() -> None:
     assert found.bad == {}
     assert {row.variant.stack for row in found.rows} == set(stacks.models())
     assert {plan.stack for plan in found.bases} == set(stacks.names()) - set(stacks.models())
-    tried = {(one.stack, one.gpu) for stack in stacks.models() for one in of_stack(stack)}
+    tried = {(one.stack, one.gpu) for stack in stacks.models() for one in of_file(stacks.load(stack))}
     seen = [(row.variant.stack, row.variant.gpu) for row in found.rows]
     seen += [(one.stack, one.gpu) for one, _ in found.misfits]
     assert sorted(seen, key=str) == sorted(tried, key=str), "each once, and none forgotten"
@@ -59,7 +59,9 @@ def test_a_tuned_stack_is_one_variant_and_not_one_for_every_gpu() -> None:
     searched = tuned_gpus()
     assert searched
     for stack, gpus in searched.items():
-        assert [one.gpu for one in of_stack(stack)] == list(gpus), "on another GPU its prediction is of nothing"
+        assert [one.gpu for one in of_file(stacks.load(stack))] == list(gpus), (
+            "on another GPU its prediction is of nothing"
+        )
 
 
 def test_every_gpu_of_the_catalogue_is_tried_and_the_figures_follow(run: Run, folder: Path) -> None:

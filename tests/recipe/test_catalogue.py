@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from recipe import catalogue
-from recipe.catalogue import CPU_INSTANCES, GPU_INSTANCES, MODELS, PRICES, REGIONS, Entry, GpuInstance, NicLayout
+from recipe.catalogue import CPU_INSTANCES, GIB, GPU_INSTANCES, MODELS, PRICES, REGIONS, Entry, GpuInstance, NicLayout
 
 GPU_TYPES = list(GPU_INSTANCES.values())
 EVERY_TYPE = [*GPU_TYPES, *CPU_INSTANCES.values()]
@@ -107,7 +107,7 @@ def test_one_token_of_qwen3_32b_takes_256_kib_of_kv_cache_and_half_of_it_in_fp8(
 @pytest.mark.parametrize("name", list(MODELS))
 def test_the_cache_claim_holds_the_download(name: str) -> None:
     model = MODELS[name]
-    assert model.weight_gib < model.download_gib < model.cache_gib
+    assert model.weight_bytes + model.configuration_bytes < model.cache_gib * GIB
 
 
 @pytest.mark.parametrize("name", list(MODELS))
@@ -196,8 +196,8 @@ def test_a_managed_node_group_caps_pods_below_what_the_interfaces_allow() -> Non
 
 def test_raid0_moves_ephemeral_storage_from_the_root_volume_to_the_instance_store() -> None:
     row = catalogue.gpu_instance("p5.48xlarge")
-    assert row.allocatable(100).ephemeral_gib > 20_000
-    assert row.allocatable(100, raid0=False).ephemeral_gib == pytest.approx(100 * 0.9 - 1)
+    assert row.allocatable(100).ephemeral_bytes > 20_000 * GIB
+    assert row.allocatable(100, raid0=False).ephemeral_bytes == pytest.approx((100 * 0.9 - 1) * GIB)
 
 
 # ── zones ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from ops import stacks
-from ops.variants import Variant, of_stack, variants
+from ops.variants import Variant, of_file, variants
 from recipe import catalogue
 from recipe.catalogue import GPU_INSTANCES, MODELS, Model
 from recipe.config import parse
@@ -65,7 +65,7 @@ def test_the_one_stack_that_does_not_fit_80_gb_is_refused_with_the_arithmetic() 
     fits = {stack: {one.gpu for one in variants() if one.stack == stack} for stack in TABLE}
     assert {stack for stack, gpus in fits.items() if gpus != {"h100", "h200", "b200"}} == {"qwen3-235b-a22b-fp8-disagg"}
     with pytest.raises(RecipeError) as caught:
-        next(one for one in of_stack("qwen3-235b-a22b-fp8-disagg") if one.gpu == "h100").plan()
+        next(one for one in of_file(stacks.load("qwen3-235b-a22b-fp8-disagg")) if one.gpu == "h100").plan()
     (problem,) = caught.value.problems
     assert "110.1 GiB weights + 6 GiB overhead > 79.7 GiB usable" in problem.reason
     assert "h200 or b200" in problem.fix

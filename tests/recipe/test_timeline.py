@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from ops.variants import of_stack
+from ops import stacks
+from ops.variants import of_file
 from recipe import catalogue
 from recipe.timeline import Timeline, lead_seconds, timeline, warnings
 from tests.recipe.samples import AGG_WORKERS, plan
@@ -95,7 +96,7 @@ def test_while_paused_nobody_waits_for_a_first_token() -> None:
 
 
 def test_the_mock_engine_waits_for_no_gpus_and_loads_no_weights() -> None:
-    (mocker,) = of_stack("mocker-cpu")
+    (mocker,) = of_file(stacks.load("mocker-cpu"))
     found = timeline(mocker.plan())
     assert not {"GPU nodes", "device plugins"} & {step.name for step in found.steps}
     assert found.seconds("weights") < 60, "tokenizer and configuration only"

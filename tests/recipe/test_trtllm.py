@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from recipe.catalogue import gpu_instance, model
+from recipe.catalogue import GIB, gpu_instance, model
 from recipe.engines import ENGINES
 from recipe.errors import RecipeError
 from recipe.placement import GPU_OVERHEAD_GIB, gpu_memory
@@ -273,7 +273,7 @@ def test_the_fraction_is_of_what_is_free_after_loading() -> None:
     qwen, h100 = model("Qwen/Qwen3-32B"), gpu_instance("p5.48xlarge")
     trtllm = gpu_memory(made, ENGINES["trtllm"], qwen, h100, "prefill")
     vllm = gpu_memory(made, ENGINES["vllm"], qwen, h100, "prefill")
-    weights = qwen.weight_gib / 2
+    weights = qwen.weight_bytes / GIB / 2
     assert trtllm.kv_gib == pytest.approx((h100.gpu_memory_gib - weights - GPU_OVERHEAD_GIB) * 0.7, abs=0.01)
     assert vllm.kv_gib == pytest.approx(h100.gpu_memory_gib * 0.7 - weights - GPU_OVERHEAD_GIB, abs=0.01)
     assert trtllm.usable_gib == pytest.approx(trtllm.weights_gib + trtllm.overhead_gib + trtllm.kv_gib, abs=0.02)
