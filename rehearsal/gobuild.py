@@ -191,6 +191,11 @@ def _build(folder: Path, missing: Sequence[tuple[GoCommand, Source]], progress: 
 
 def _version_of(binary: Path, flag: str) -> str:
     """What it says of itself; the number alone also counts as the version. Empty where it does not run."""
+    return re.sub(r"(?<![\w.])(\d+\.\d+\.\d+)", r"v\1", said(binary, flag) or "")
+
+
+def said(binary: Path, flag: str) -> str | None:
+    """What a command answers to one word, such as its version, within a minute. None where it does not run, or fails."""
     try:
         answer = subprocess.run(
             [binary, flag],
@@ -202,8 +207,8 @@ def _version_of(binary: Path, flag: str) -> str:
             env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "1"},
         )
     except (OSError, subprocess.SubprocessError):
-        return ""
-    return re.sub(r"(?<![\w.])(\d+\.\d+\.\d+)", r"v\1", answer.stdout)
+        return None
+    return answer.stdout
 
 
 def _compile(

@@ -4,9 +4,7 @@ Users install the official CLI. Where its download cannot be reached, the same s
 go.sum and tools.go beside this file pin all of it, and `rehearsal.gobuild` builds and keeps it.
 """
 
-import os
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from rehearsal.cache import cache_folder
 from rehearsal.engine.progress import Reporter
-from rehearsal.gobuild import GoCommand, ensure
+from rehearsal.gobuild import GoCommand, ensure, said
 
 __all__ = ["Engine", "cache_folder", "engine_command", "ensure_engine", "required_range", "satisfies"]
 
@@ -74,8 +72,8 @@ def engine_command(module: Path = Path(__file__).parent) -> GoCommand:
 
 def _from_path() -> Engine | None:
     found = shutil.which("pulumi")
-    version = _version_of(Path(found)) if found else None
-    if found is None or version is None or not satisfies(version, required_range()):
+    version = (said(Path(found), "version") or "").strip() if found else ""
+    if found is None or not version or not satisfies(version, required_range()):
         return None
     return Engine(Path(found), (Path(found).parent,), "PATH", version)
 
@@ -86,20 +84,3 @@ def satisfies(version: str, wanted: str) -> bool:
         return SpecifierSet(",".join(wanted.split())).contains(Version(version.removeprefix("v")), prereleases=True)
     except (InvalidVersion, InvalidSpecifier):
         return False
-
-
-def _version_of(pulumi: Path) -> str | None:
-    """What the binary says of itself; None where it does not run."""
-    try:
-        answer = subprocess.run(
-            [pulumi, "version"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "PULUMI_SKIP_UPDATE_CHECK": "1"},
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.strip() or None
