@@ -40,8 +40,11 @@ class RecipeError(Exception):
 
 
 def shorten(value: Any, limit: int = 80) -> str:
-    """`value` as JSON on one line of at most `limit` characters."""
-    text = json.dumps(value, default=str)
+    """`value` as JSON on one line of at most `limit` characters, letters of every language as they were written."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    if not text.isprintable():
+        # What would act on the terminal instead of being seen, or cannot be encoded at all.
+        text = json.dumps(value, default=str)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 

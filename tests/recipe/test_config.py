@@ -106,3 +106,11 @@ def test_keys_for_the_engines_own_file_add_up_object_by_object() -> None:
 def test_a_recipe_cannot_be_changed_after_it_was_read() -> None:
     with pytest.raises(Exception, match="frozen"):
         recipe().budget.ttl_hours = 9  # type: ignore[misc]
+
+
+def test_a_value_is_shown_with_its_letters_as_they_were_written_and_never_acts_on_the_terminal() -> None:
+    shown = str(Problem("owner", "Jürgen", "why", "fix"))
+    assert 'owner = "Jürgen": why' in shown, "who searches the file for what the message says must find it"
+    for hidden in ("a\x9b31mb", "a\u202eb", "a\ud800b"):
+        (line, _) = str(Problem("owner", hidden, "why", "fix")).split("\n")
+        assert line.isprintable(), f"a terminal would obey, or fail to print: {line!a}"
