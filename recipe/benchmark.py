@@ -9,25 +9,26 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from recipe.catalogue import AIPERF, JOB_IMAGE, CpuInstance
+from recipe.catalogue import AIPERF, CpuInstance
 from recipe.config import Benchmark, FixedProfile, Profile, Recipe, TraceProfile
 from recipe.constants import GRAPH_LABEL
 from recipe.context import RenderContext
 from recipe.errors import Problem, suggest
 from recipe.jobs import (
-    CONTAINER_SECURITY,
+    PACKAGES_MOUNT,
+    PACKAGES_VOLUME,
+    PACKAGES_VOLUME_MOUNT,
+    REQUIREMENTS,
     SCRIPTS,
     SCRIPTS_MOUNT,
-    SCRIPTS_VOLUME_MOUNT,
-    TMP_VOLUME_MOUNT,
     JobSpec,
     build_job,
+    install,
 )
 from recipe.names import digest, fit
 from recipe.plan import BenchmarkPlan, BucketPlan, Cost, Late, Manifest, Names, Objects
 from recipe.readiness import FRONTEND_PORT
 from recipe.scripts import trace
-from recipe.weights import PACKAGES_MOUNT, REQUIREMENTS
 
 ACCOUNT: Final = "benchmark"
 PURPOSE: Final = "benchmark"
@@ -279,21 +280,6 @@ def _account(context: RenderContext) -> Manifest:
 def _job(context: RenderContext, spec: dict[str, Any], run: str, *, account: bool) -> tuple[Manifest, Manifest]:
     wanted, names = context.recipe.benchmark, context.names
     model, perf = context.claim("model"), context.claim("perf")
-    packages: Manifest = {"name": "packages", "mountPath": PACKAGES_MOUNT}
-    install: Manifest = {
-        "name": "install",
-        "image": JOB_IMAGE,
-        "command": ["python", "-m", "pip", "install"],
-        "args": [
-            *("--require-hashes", "--only-binary=:all:", "--no-deps", "--no-cache-dir", "--no-compile"),
-            *("--disable-pip-version-check", "--retries=10", f"--target={PACKAGES_MOUNT}"),
-            f"--requirement={SCRIPTS_MOUNT}/{REQUIREMENTS}",
-        ],
-        "env": [{"name": "HOME", "value": "/tmp"}],
-        "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}, "limits": {"memory": "1Gi"}},
-        "securityContext": CONTAINER_SECURITY,
-        "volumeMounts": [SCRIPTS_VOLUME_MOUNT, TMP_VOLUME_MOUNT, packages],
-    }
     nodes = Late.CPU_NODES if context.gpu is None else Late.GPU_NODES
     config, job = build_job(
         context,
@@ -325,14 +311,14 @@ def _job(context: RenderContext, spec: dict[str, Any], run: str, *, account: boo
             final_exit_codes=(1, 2, 3, 4, 5, 6, 7, 8),
             service_account=ACCOUNT if account else None,
             mount_token=False,
-            init_containers=(install,),
+            init_containers=(install(cpu="500m", memory="1Gi"),),
             volumes=(
-                {"name": "packages", "emptyDir": {}},
+                PACKAGES_VOLUME,
                 {"name": model.name, "persistentVolumeClaim": {"claimName": model.name, "readOnly": True}},
                 {"name": perf.name, "persistentVolumeClaim": {"claimName": perf.name}},
             ),
             volume_mounts=(
-                {**packages, "readOnly": True},
+                {**PACKAGES_VOLUME_MOUNT, "readOnly": True},
                 {"name": model.name, "mountPath": model.mount, "readOnly": True},
                 {"name": perf.name, "mountPath": perf.mount},
             ),

@@ -19,6 +19,9 @@ from recipe.plan import Manifest
 
 SCRIPTS: Final = Path(__file__).parent / "scripts"
 SCRIPTS_MOUNT: Final = "/scripts"
+REQUIREMENTS: Final = "requirements.txt"
+"""Among a Job's files, where it has an `install` container."""
+PACKAGES_MOUNT: Final = "/packages"
 USER: Final = 1000
 """Not root; also the owner that the access points give to every file."""
 JOB_OVERHEAD_SECONDS: Final = 60
@@ -153,6 +156,27 @@ CONTAINER_SECURITY: Final[Manifest] = {
 }
 SCRIPTS_VOLUME_MOUNT: Final[Manifest] = {"name": "scripts", "mountPath": SCRIPTS_MOUNT, "readOnly": True}
 TMP_VOLUME_MOUNT: Final[Manifest] = {"name": "tmp", "mountPath": "/tmp"}
+PACKAGES_VOLUME: Final[Manifest] = {"name": "packages", "emptyDir": {}}
+PACKAGES_VOLUME_MOUNT: Final[Manifest] = {"name": "packages", "mountPath": PACKAGES_MOUNT}
+
+
+def install(cpu: str, memory: str) -> Manifest:
+    """The init container that puts what the Job's REQUIREMENTS name into its PACKAGES_VOLUME. `memory`: request and limit."""
+    return {
+        "name": "install",
+        "image": JOB_IMAGE,
+        "command": ["python", "-m", "pip", "install"],
+        # Every wheel by version and hash: what verifies the weights should itself be verified.
+        "args": [
+            *("--require-hashes", "--only-binary=:all:", "--no-deps", "--no-cache-dir", "--no-compile"),
+            *("--disable-pip-version-check", "--retries=10", f"--target={PACKAGES_MOUNT}"),
+            f"--requirement={SCRIPTS_MOUNT}/{REQUIREMENTS}",
+        ],
+        "env": [{"name": "HOME", "value": "/tmp"}],
+        "resources": {"requests": {"cpu": cpu, "memory": memory}, "limits": {"memory": memory}},
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [SCRIPTS_VOLUME_MOUNT, TMP_VOLUME_MOUNT, PACKAGES_VOLUME_MOUNT],
+    }
 
 
 def account(context: RenderContext, name: str, rules: list[Manifest]) -> tuple[Manifest, Manifest, Manifest]:

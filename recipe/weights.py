@@ -9,20 +9,20 @@ from recipe.catalogue import JOB_IMAGE
 from recipe.context import RenderContext
 from recipe.jobs import (
     CONTAINER_SECURITY,
-    SCRIPTS_MOUNT,
-    SCRIPTS_VOLUME_MOUNT,
-    TMP_VOLUME_MOUNT,
+    PACKAGES_MOUNT,
+    PACKAGES_VOLUME,
+    PACKAGES_VOLUME_MOUNT,
+    REQUIREMENTS,
     USER,
     JobSpec,
     build_job,
+    install,
 )
 from recipe.jobs import SCRIPTS as SCRIPTS_FOLDER
 from recipe.plan import Late, Manifest
 from recipe.timeline import lead_seconds
 
 TOKEN_SECRET: Final = "hf-token-secret"  # noqa: S105 - the name of an object (upstream's)
-REQUIREMENTS: Final = "requirements.txt"
-PACKAGES_MOUNT: Final = "/packages"
 
 WEIGHT_FILES: Final = "*.safetensors"
 """What an engine that only pretends does not need: everything else of a repository is tokenizer and configuration."""
@@ -65,23 +65,8 @@ def weights_job(context: RenderContext) -> tuple[Manifest, Manifest]:
     weights, claim, whole = context.recipe.weights, context.claim("model"), context.gpu is not None
     memory_gib = weights.memory_gib or (WHOLE_MEMORY_GIB if whole else PART_MEMORY_GIB)
     cache: Manifest = {"name": claim.name, "mountPath": claim.mount}
-    packages: Manifest = {"name": "packages", "mountPath": PACKAGES_MOUNT}
     fast = memory_gib >= FAST_MODE_GIB
-    install: Manifest = {
-        "name": "install",
-        "image": JOB_IMAGE,
-        "command": ["python", "-m", "pip", "install"],
-        # Every wheel by version and hash: what verifies the weights should itself be verified.
-        "args": [
-            *("--require-hashes", "--only-binary=:all:", "--no-deps", "--no-cache-dir", "--no-compile"),
-            *("--disable-pip-version-check", "--retries=10", f"--target={PACKAGES_MOUNT}"),
-            f"--requirement={SCRIPTS_MOUNT}/{REQUIREMENTS}",
-        ],
-        "env": [{"name": "HOME", "value": "/tmp"}],
-        "resources": {"requests": {"cpu": "1" if whole else "500m", "memory": "512Mi"}, "limits": {"memory": "512Mi"}},
-        "securityContext": CONTAINER_SECURITY,
-        "volumeMounts": [SCRIPTS_VOLUME_MOUNT, TMP_VOLUME_MOUNT, packages],
-    }
+    packages = install(cpu="1" if whole else "500m", memory="512Mi")
     own: Manifest = {
         "name": "own",
         "image": JOB_IMAGE,
@@ -122,12 +107,12 @@ def weights_job(context: RenderContext) -> tuple[Manifest, Manifest]:
             deadline_seconds=weights.timeout_minutes * 60,
             attempts=ATTEMPTS,
             final_exit_codes=(2, 3, 4),
-            init_containers=(own, install) if claim.on_lustre else (install,),
+            init_containers=(own, packages) if claim.on_lustre else (packages,),
             volumes=(
-                {"name": "packages", "emptyDir": {}},
+                PACKAGES_VOLUME,
                 {"name": claim.name, "persistentVolumeClaim": {"claimName": claim.name}},
             ),
-            volume_mounts=({**packages, "readOnly": True}, cache),
+            volume_mounts=({**PACKAGES_VOLUME_MOUNT, "readOnly": True}, cache),
         ),
     )
 

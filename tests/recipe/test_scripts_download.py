@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from recipe.jobs import PACKAGES_MOUNT, REQUIREMENTS
 from recipe.names import digest
 from recipe.scripts import head
-from recipe.weights import PACKAGES_MOUNT, REQUIREMENTS, WEIGHT_FILES, snapshot_path
+from recipe.weights import WEIGHT_FILES, snapshot_path
 from tests.recipe.samples import plan
 from tests.recipe.scripts_support import Ended, Reply, Request, Server, run_job, serve
 
