@@ -48,6 +48,21 @@ def create_job(name: str, manifest: Manifest, opts: pulumi.ResourceOptions) -> p
     return create(name, manifest, pulumi.ResourceOptions.merge(waiting, opts))
 
 
+def create_account(
+    name: str,
+    manifests: tuple[Manifest, Manifest, Manifest],
+    parent: pulumi.Resource,
+    namespace: pulumi.Resource,
+) -> list[pulumi.Resource]:
+    """Service account, Role and RoleBinding of a Job (in this order in `manifests`); answers with what the Job waits for."""
+    of_account, of_role, of_binding = manifests
+    inside = pulumi.ResourceOptions(parent=parent, depends_on=[namespace])
+    account = create(f"{name}-account", of_account, inside)
+    role = create(f"{name}-role", of_role, inside)
+    bound = pulumi.ResourceOptions(parent=parent, depends_on=[account, role])
+    return [account, create(f"{name}-binding", of_binding, bound)]
+
+
 def create_release(
     name: str, chart: ChartPlan, identity: Identity, opts: pulumi.ResourceOptions
 ) -> pulumi.CustomResource:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components._objects import create, create_job
+from components._objects import create, create_account, create_job
 from recipe.plan import Plan
 
 
@@ -32,17 +32,12 @@ class Admission(pulumi.ComponentResource):
         super().__init__("dynamo-recipes:admission:Admission", name, None, opts)
         objects = args.plan.objects
         inside = pulumi.ResourceOptions(parent=self, depends_on=[args.namespace])
-        account = create(f"{name}-account", objects.admission_account, inside)
-        role = create(f"{name}-role", objects.admission_role, inside)
-        binding = create(
-            f"{name}-binding",
-            objects.admission_binding,
-            pulumi.ResourceOptions(parent=self, depends_on=[account, role]),
-        )
+        rights = (objects.admission_account, objects.admission_role, objects.admission_binding)
+        account = create_account(name, rights, self, args.namespace)
         config = create(f"{name}-config", objects.admission_config, inside)
         job = create_job(
             f"{name}-job",
             objects.admission_job,
-            pulumi.ResourceOptions(parent=self, depends_on=[account, binding, config, *args.platform]),
+            pulumi.ResourceOptions(parent=self, depends_on=[*account, config, *args.platform]),
         )
         self.register_outputs({"job": job.id})

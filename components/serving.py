@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pulumi
 
-from components._objects import create, create_job, fill
+from components._objects import create, create_account, create_job, fill
 from components.nodes import CpuPool, GpuPool
 from recipe.plan import Late, Manifest, Plan
 
@@ -49,20 +49,15 @@ class Serving(pulumi.ComponentResource):
                 replacement_trigger=immutable_part(objects.graph),
             ),
         )
-        account = create(f"{name}-account", objects.readiness_account, inside)
-        role = create(f"{name}-role", objects.readiness_role, inside)
-        binding = create(
-            f"{name}-binding",
-            objects.readiness_binding,
-            pulumi.ResourceOptions(parent=self, depends_on=[account, role]),
-        )
+        rights = (objects.readiness_account, objects.readiness_role, objects.readiness_binding)
+        account = create_account(name, rights, self, args.namespace)
         config = create(f"{name}-config", objects.readiness_config, inside)
         ready = create_job(
             f"{name}-ready",
             fill(objects.readiness_job, dict.fromkeys((Late.GPU_NODES, Late.CPU_NODES), args.nodes.generation)),
             pulumi.ResourceOptions(
                 parent=self,
-                depends_on=[graph, account, binding, config],
+                depends_on=[graph, *account, config],
                 # Its name says when the graph is another one; other nodes have to prove themselves as well.
                 replacement_trigger=(args.plan.gpu_pool or args.plan.cpu_pool).model_dump(mode="json"),
             ),
