@@ -19,8 +19,8 @@ from typing import Any, Final, Self
 from ops.aws import AwsError, Identity, Issue, Part, Refusal, Reservation
 from ops.things import KINDS, Marks, Thing, has_gpus
 from recipe import catalogue
+from recipe.checks import PLACEHOLDER_ACCOUNT
 from recipe.config import PROJECT
-from recipe.planner import PLACEHOLDER_ACCOUNT
 from rehearsal.clock import ManualClock
 from rehearsal.cloud import Cloud, rules
 from rehearsal.cloud.faults import Faults, Pretended

@@ -1,7 +1,7 @@
 """The recipe: what a person asks for in `stacks/Pulumi.<stack>.yaml`, under the one key `dynamo-recipes:recipe`.
 
 Every key has a type, a unit in its name and a sentence that says what it does; `python -m ops schema` prints them. Whatever
-needs more than one key to judge (does it fit, does it match) is judged in `recipe.planner`.
+needs more than one key to judge (does it fit, does it match) is judged in `recipe.checks` and `recipe.planner`.
 """
 
 from __future__ import annotations

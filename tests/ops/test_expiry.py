@@ -16,7 +16,7 @@ from ops.exits import CommandError
 from ops.expiry import Place, nodes_of, say_when
 from ops.planning import planned
 from ops.things import NODE_GROUP, Marks, Thing
-from recipe.planner import PLACEHOLDER_ACCOUNT
+from recipe.checks import PLACEHOLDER_ACCOUNT
 
 STACK = "qwen3-32b-disagg"
 PLAN = planned(STACK, []).model
