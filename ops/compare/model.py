@@ -308,7 +308,6 @@ def distribution(run: Run, load: str, column: str) -> list[float]:
 # ── what decided ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 ORDER: Final[dict[Factor, tuple[str, str]]] = {"router": ("round-robin", "kv"), "disaggregation": ("agg", "disagg")}
-_INDEX: Final[dict[Factor, int]] = {"router": 1, "disaggregation": 0}
 
 
 def _corner(run: Run) -> tuple[str, str]:
