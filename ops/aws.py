@@ -179,6 +179,9 @@ class AwsAccount:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         if self._child is not None:
             self._child.terminate()
             self._child.wait()
@@ -200,9 +203,10 @@ class AwsAccount:
             child.stdin.flush()
             answer = json.loads(child.stdout.readline())
         except (BrokenPipeError, ValueError):
+            self._end()  # the next call starts another one
             raise CommandError(
                 "the process that asks AWS ended",
-                f"run {sys.executable} -m ops doctor again; if it stays: rm -r .cache",
+                "the same command again; if it stays: rm -r .cache",
                 FAILED,
             ) from None
         if "ok" not in answer:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from ops.exits import BAD_INPUT, EPILOG, INTERRUPTED, MISSING, CommandError
+from ops.exits import BAD_INPUT, EPILOG, FAILED, INTERRUPTED, MISSING, CommandError
 from recipe.errors import RecipeError
 
 app = typer.Typer(
@@ -50,24 +50,38 @@ def command(run: Callable[P, None]) -> Callable[P, None]:
             say(str(error))
             raise typer.Exit(error.code) from None
         except KeyboardInterrupt as interrupt:
-            say(f"\n{interrupt or 'interrupted'}")
+            say(f"\n{str(interrupt) or 'interrupted'}")
+            raise typer.Exit(INTERRUPTED) from None
+        except typer.Abort:  # Ctrl-C at a question
+            say("\ninterrupted")
             raise typer.Exit(INTERRUPTED) from None
         except BrokenPipeError:
             # Whoever read us has seen enough; nothing is wrong.
             raise typer.Exit(0) from None
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            say(
+                f"{where}{error.strerror or error}\nNext: free space or name another place, then the same command again"
+            )
+            raise typer.Exit(FAILED) from None
         except Exception as error:
-            if not _is_setup(error):
-                raise
-            say(str(error))
-            raise typer.Exit(MISSING) from None
+            if _is("rehearsal.errors", "SetupError", error):
+                say(str(error))
+                raise typer.Exit(MISSING) from None
+            if _is("ops.aws", "AwsError", error):
+                say(
+                    f"AWS: {error}\nNext: mend what it names (`aws sts get-caller-identity` says who asks), then the same command again"
+                )
+                raise typer.Exit(FAILED) from None
+            raise
 
     return guarded
 
 
-def _is_setup(error: Exception) -> bool:
-    """Whether it is the rehearsal's SetupError, without importing the rehearsal for `plan`."""
-    module = sys.modules.get("rehearsal.errors")
-    return module is not None and isinstance(error, module.SetupError)
+def _is(module: str, name: str, error: Exception) -> bool:
+    """Whether it is that error, without importing its module for `plan`: who raised it has."""
+    found = sys.modules.get(module)
+    return found is not None and isinstance(error, getattr(found, name))
 
 
 def say(message: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ops import deployed
-from ops.aws import Keeper, Reservation
+from ops.aws import AwsError, Keeper, Reservation
 from ops.deployed import Engine, Ran
 from ops.exits import CommandError
 from ops.recover import recover
@@ -123,7 +123,11 @@ def expire(
         if plan is None:
             failed += not _gpus_gone(nodes, account, say)
             continue
-        end = _destroyed(plan, engine, account, say, evidence(nodes.stack))
+        end: Literal["gone", "stays", "locked"] = "stays"
+        try:
+            end = _destroyed(plan, engine, account, say, evidence(nodes.stack))
+        except (AwsError, CommandError) as error:  # one stack's trouble must not keep the GPUs of another running
+            say(f"  {nodes.stack}: {error}")
         failed += end != "gone"
         if end == "stays":
             _gpus_gone(nodes, account, say)
@@ -187,7 +191,11 @@ def _gpus_gone(nodes: Nodes, account: Keeper, say: Say) -> bool:
     if not all(marks.tags.values()):
         say(f"  {words(nodes.group)} does not say whose it is: look at it in the console")
         return False
-    removed = remove_all(account, marks, [nodes.group], say)
+    try:
+        removed = remove_all(account, marks, [nodes.group], say)
+    except AwsError as error:
+        say(f"  still there: {words(nodes.group)}: {error}")
+        return False
     for thing, why in removed.left.items():
         say(f"  still there: {words(thing)}: {why}")
     return not removed.left

@@ -94,8 +94,11 @@ def damage(folder: Path, stack: str) -> list[Damage]:
         if _is_json(backup):
 
             def restore() -> None:
-                state.replace(state.with_name(f"{state.name}.broken"))
-                state.write_bytes(backup.read_bytes())
+                state.with_name(f"{state.name}.broken").write_bytes(state.read_bytes())
+                # Beside it first: without any state file the stack would not exist, and nobody would notice.
+                mended = state.with_name(f"{state.name}.mended")
+                mended.write_bytes(backup.read_bytes())
+                mended.replace(state)
 
             found.append(Damage(f"{state.name} is no JSON ({size} bytes): {backup.name} is the one before it", restore))
         else:

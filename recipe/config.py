@@ -552,7 +552,7 @@ class Budget(Frozen):
     usd_per_hour: Annotated[float, Field(gt=0, le=100_000)]
     """The plan refuses a stack that costs more an hour."""
     ttl_hours: Annotated[int, Field(ge=1, le=24 * 182)]
-    """Meant lifetime: a tag on everything, and what the plan's total is for."""
+    """Meant lifetime: a tag on everything, and what the plan's total is for. `ops sweep --expired` destroys a stack whose GPU nodes are older."""
 
 
 class Access(Frozen):

@@ -197,9 +197,10 @@ def measure_on_aws(stack: str, wish: Wish) -> tuple[int, Path | None]:
     settings = {"run": wish.name}
     settings |= {"attempt": str(ready.attempt)} if wish.again else {}
     settings |= {"reprint": str(ready.reprint)} if wish.reprint else {}
-    for key, value in settings.items():
-        _pulumi(pulumi, ["config", "set", "--stack", stack, "--path", f"{PROJECT}:{RECIPE_KEY}.benchmark.{key}", value])
     try:
+        for key, value in settings.items():
+            path = f"{PROJECT}:{RECIPE_KEY}.benchmark.{key}"
+            _pulumi(pulumi, ["config", "set", "--stack", stack, "--path", path, value])
         return _up(pulumi, plan, wish)
     finally:
         # The next `up` takes the Job away again; results are on the claim, in the bucket and here. Its numbers stay in the stack file.
@@ -266,12 +267,17 @@ def _up(pulumi: str, plan: Plan, wish: Wish) -> tuple[int, Path | None]:
         code = process.wait()
     except BaseException:
         process.send_signal(signal.SIGINT)
-        typer.echo(
-            f"\nStopped here; a benchmark that has begun goes on in the cluster. To fetch it: python -m ops bench {plan.stack} --attach",
-            err=True,
+        _say(
+            "\npulumi finishes what is in flight, so that nothing is left half made; Ctrl-C again ends it at once. "
+            f"A benchmark that has begun goes on in the cluster. To fetch it: python -m ops bench {plan.stack} --attach"
         )
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(60)
+        try:
+            # Read on: with a full pipe it could not go on either.
+            for line in process.stdout or ():
+                _say(f"pulumi: {line.rstrip()}")
+            process.wait()
+        except KeyboardInterrupt:
+            _say(f"\nended in the middle of its work. Before anything else: python -m ops recover {plan.stack}")
         raise
     finally:
         if process.poll() is None:

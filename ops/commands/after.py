@@ -89,19 +89,19 @@ def collect(
 
 def _expire(folder: Path, yes: bool) -> int:
     from ops import deployed, expiry, stacks
-    from ops.aws import connect
+    from ops.aws import AwsError, connect
     from ops.recover import evidence_file
 
     failed, engine = 0, deployed.Pulumi(folder)
     for place in expiry.places(stacks.names(), typer.echo):
         typer.echo(f"account {place.account}, {place.region}: {', '.join(plan.stack for plan in place.plans)}")
         evidence = functools.partial(evidence_file, folder)
-        with connect(place.region) as account:
-            try:
+        try:
+            with connect(place.region) as account:
                 failed += expiry.expire(place, engine, account, typer.echo, asking(yes), evidence)
-            except CommandError as error:  # one account's trouble must not keep GPUs of another running
-                say(str(error))
-                failed += 1
+        except (AwsError, CommandError) as error:  # one account's trouble must not keep GPUs of another running
+            say(str(error))
+            failed += 1
     return FAILED if failed else OK
 
 

@@ -196,6 +196,8 @@ def tune(
     if trace is not None and (isl or osl):
         raise CommandError("--trace says the lengths, and so do --isl and --osl", "leave one of them out", BAD_INPUT)
     if every:
+        if to is not None:
+            to.open("a", encoding="utf-8").close()  # before twenty minutes of searching, not after
         rows = tuning.tune_all(say)
         if to is not None:
             to.write_text(markdown(rows), encoding="utf-8")

@@ -63,12 +63,13 @@ def call(
     sent = {"Accept": "application/json", **({"Content-Type": "application/json"} if data else {}), **(headers or {})}
     request = urllib.request.Request(url, data, sent, method=method)  # noqa: S310 - http(s) from our own manifest
     try:
-        with urllib.request.urlopen(request, timeout=timeout_seconds, context=tls) as response:  # noqa: S310
-            return response.status, _decode(response.read())
-    except urllib.error.HTTPError as error:
-        return error.code, _decode(error.read())
-    except (OSError, ValueError) as error:  # URLError, timeouts and broken answers are OSErrors or ValueErrors
-        raise Unreachable(f"{url}: {getattr(error, 'reason', error)}") from error
+        try:
+            with urllib.request.urlopen(request, timeout=timeout_seconds, context=tls) as response:  # noqa: S310
+                return response.status, _decode(response.read())
+        except urllib.error.HTTPError as error:
+            return error.code, _decode(error.read())
+    except (OSError, ValueError, HTTPException) as error:  # the last: an answer that is cut off in the middle
+        raise Unreachable(f"{url}: {getattr(error, 'reason', None) or error}") from error
 
 
 def fetch(

@@ -20,7 +20,7 @@ from typer.testing import Result
 
 from ops import stacks
 from ops.bench.results import LogReader, load, save
-from ops.exits import BAD_INPUT, FAILED, MISSING, OK, CommandError
+from ops.exits import BAD_INPUT, FAILED, INTERRUPTED, MISSING, OK, CommandError
 from ops.planning import planned
 from tests.ops.bench_samples import ABOUT, result
 from tests.recipe.scripts_support import Reply, Request, serve
@@ -139,14 +139,22 @@ open(file, "w").write('''{kubeconfig}''')
 KUBECONFIG = """{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: k, user: u}}}}],
 clusters: [{{name: k, cluster: {{server: "{url}"}}}}], users: [{{name: u, user: {{token: t}}}}]}}"""
 PULUMI = """#!{python}
-import json, os, sys, time
+import json, os, signal, sys, time
 with open({calls!r}, "a") as file:
     file.write(json.dumps(sys.argv[1:]) + chr(10))
 if sys.argv[1] == "whoami":
     print('{{"url": "https://api.pulumi.com"}}')
 if sys.argv[1:3] == ["stack", "export"]:
     print('{{"version": 3, "deployment": {{"resources": []}}}}')
+if sys.argv[1:3] == ["config", "set"] and os.path.exists({refused!r}) and sys.argv[6].endswith(open({refused!r}).read()):
+    sys.exit("error: no")
+def interrupted(*_):
+    for number in range(5000):
+        print("deleting", number, "x" * 100)
+    print("all in flight is finished", flush=True)
+    sys.exit(1)
 if sys.argv[1] == "up":
+    signal.signal(signal.SIGINT, interrupted)
     print("Updating (dev)", flush=True)
     while not os.path.exists({go!r}):
         time.sleep(0.02)
@@ -161,7 +169,12 @@ class Bin:
         self.folder, self.go, self.file = folder / "bin", folder / "go", folder / "pulumi-calls"
         self.folder.mkdir()
         self._script("aws", AWS.format(python=sys.executable, kubeconfig=KUBECONFIG.format(url=url)))
-        self._script("pulumi", PULUMI.format(python=sys.executable, calls=str(self.file), go=str(self.go)))
+        self._script(
+            "pulumi",
+            PULUMI.format(
+                python=sys.executable, calls=str(self.file), go=str(self.go), refused=str(folder / "refused")
+            ),
+        )
 
     def _script(self, name: str, text: str) -> None:
         path = self.folder / name
@@ -289,6 +302,37 @@ def test_a_new_attempt_and_a_reprint_are_counted_in_the_stack_file(bench: Run, c
     bench("--yes", "--again", "--reprint")
     set_ = {call[5].rpartition(".")[2]: call[6] for call in tools.calls() if call[:2] == ["config", "set"]}
     assert set_ == {"run": "small", "attempt": "2", "reprint": "1"}
+
+
+def test_a_setting_that_fails_leaves_no_benchmark_for_the_next_plain_up(bench: Run, tools: Bin, tmp_path: Path) -> None:
+    (tmp_path / "refused").write_text("attempt")
+    done = bench("--yes", "--again")
+    assert done.exit_code == FAILED
+    assert "`pulumi config set` failed" in done.output
+    assert [call[:2] for call in tools.calls()] == [["config", "set"], ["config", "set"], ["config", "rm"]]
+
+
+def test_ctrl_c_lets_pulumi_finish_what_is_in_flight(cluster: Cluster, tools: Bin, known: None, tmp_path: Path) -> None:
+    """It talks all the while: more than a pipe holds, and for longer than it would be waited for if somebody were impatient."""
+    code = f"from pathlib import Path; from ops import stacks; stacks.FOLDER = Path({str(stacks.FOLDER)!r}); from ops.app import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "bench", STACK, "--yes", "--out", str(tmp_path / "results")],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        while "Updating" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == INTERRUPTED, said[-2000:]
+    assert "pulumi: all in flight is finished" in said
+    assert said.index("so that nothing is left half made") < said.index("all in flight is finished")
 
 
 # ── it does not ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -38,6 +38,8 @@ def test_every_gpu_has_the_four_corners_and_its_own_tuned_stack(monkeypatch: pyt
     text = made.markdown()
     assert "predicted" in text
     assert "a made-up trace" in text
-    assert set(attempts) == {("round-robin", 1), ("kv", 1), ("kv", 2), ("kv", 3)}, "what differs from run to run is repeated"
+    assert set(attempts) == {("round-robin", 1), ("kv", 1), ("kv", 2), ("kv", 3)}, (
+        "what differs from run to run is repeated"
+    )
     assert "1 ±0" in text, "and its spread said"
     assert "not in it: the moon" in text, "what the prediction leaves out is said"

@@ -77,10 +77,13 @@ class FakeEngine:
     knows: bool = True
     destroys: bool = True
     says: str = "no"
+    unreadable: bool = False
     asked: list[Sequence[str]] = field(default_factory=list)
 
     def run(self, args: Sequence[str], **_how: Any) -> Ran:
         self.asked.append(args)
+        if list(args[:2]) == ["stack", "export"] and self.unreadable:
+            return Ran(False, stderr="error: incorrect passphrase")
         if list(args[:2]) == ["stack", "export"]:
             empty = '{"version": 3, "deployment": {"resources": []}}'
             return Ran(True, empty) if self.knows else Ran(False, stderr="no stack named 'x' found")
@@ -136,6 +139,15 @@ def test_where_the_engine_cannot_the_gpus_are_taken_by_the_api() -> None:
     assert account.removed == [group().id], "$110 an hour do not wait for somebody to look"
     assert failed == 1, "the rest of the stack is still there"
     assert any("is not destroyed" in line or "could not" in line for line in said)
+
+
+def test_a_state_that_cannot_be_read_keeps_no_gpus_running_its_own_or_others() -> None:
+    account = FakeAccount([group(), group("somebody-elses")])
+    engine = FakeEngine(account, unreadable=True)
+    failed, said = expire(account, engine, timedelta(hours=HOURS))
+    assert account.removed == [group().id, group("somebody-elses").id]
+    assert failed == 1, "of the first stack the rest is still there"
+    assert any("passphrase" in line for line in said), "and why is said"
 
 
 @pytest.mark.parametrize(("minutes", "taken"), [(5, 0), (300, 1)])

@@ -155,6 +155,26 @@ def test_a_truncated_state_is_replaced_by_the_one_before_it_and_kept(tmp_path: P
     assert torn.with_name(f"{torn.name}.broken").exists(), "nothing is thrown away before somebody has looked"
 
 
+def test_a_full_disk_while_mending_leaves_the_state_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torn = checkpoint(tmp_path, "", '{"version": 3, "chec')
+    checkpoint(tmp_path, ".bak", '{"version": 3}')
+    (found,) = state.damage(tmp_path, STACK)
+    write = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if data == b'{"version": 3}':
+            raise OSError(28, "No space left on device")
+        return write(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space"):
+        found.mend()
+    assert torn.exists(), "without the file there would be no such stack, and nobody would notice"
+    assert len(state.damage(tmp_path, STACK)) == 1, "so it can be mended again"
+
+
 def test_a_state_without_a_readable_copy_is_not_guessed(tmp_path: Path) -> None:
     checkpoint(tmp_path, "", "")
     (found,) = state.damage(tmp_path, STACK)

@@ -268,7 +268,9 @@ def test_a_tuned_layout_is_as_good_as_the_free_optimum_and_never_below_the_recip
     assert row.tuned is not None
     kept = {who: replay.goodput_share or 0.0 for who, _, replay in row.replayed()}
     if row.tuned.layout.tokens_per_s_gpu < 0.98 * row.best:
-        assert kept["the estimate's best"] < 0.9 * kept["tuned"], "given up only where a replay finds that it does not serve the trace"
+        assert kept["the estimate's best"] < 0.9 * kept["tuned"], (
+            "given up only where a replay finds that it does not serve the trace"
+        )
     if "recipe" in kept:
         assert kept["tuned"] >= 0.9 * kept["recipe"], "nor clearly below the recipe when both are replayed"
     for other in row.judged:
@@ -287,7 +289,9 @@ def test_a_tuned_file_is_the_layout_its_prediction_is_about(row: Prediction) -> 
     assert is_of(row.tuned.layout, made)
     for role, pool in row.tuned.layout.pools.items():
         times = (made.tuning(role).max_batch_size or 0) / pool.batch
-        assert times in ((1,) if row.traffic == "fixed" or role == "prefill" else (1, 2, 4)), "room for bursts, for traces only"
+        assert times in ((1,) if row.traffic == "fixed" or role == "prefill" else (1, 2, 4)), (
+            "room for bursts, for traces only"
+        )
     assert "PREDICTED" in content
     assert f"{row.tuned.layout.tokens_per_s_gpu:.1f}" in content, "the file says what was predicted"
     assert row.database in content

@@ -1,0 +1,60 @@
+"""What a command's failures become: a message, a next step, an exit code."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+
+import pytest
+import typer
+
+from ops.aws import AwsError
+from ops.cli import command
+from ops.exits import BAD_INPUT, FAILED, INTERRUPTED, CommandError
+
+
+def ends(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Exit code and words of a command in which that is raised."""
+
+    def run() -> None:
+        raise error
+
+    guarded: Callable[[], None] = command(run)
+    with pytest.raises(typer.Exit) as end:
+        guarded()
+    return end.value.exit_code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (CommandError("no", "do that", BAD_INPUT), BAD_INPUT, "no\nNext: do that"),
+        (
+            AwsError("ExpiredToken", "The security token included in the request is expired", "ec2:describe_vpcs"),
+            FAILED,
+            "AWS: ec2:describe_vpcs: ExpiredToken: The security token included in the request is expired\nNext: ",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), FAILED, "No space left on device\nNext: free space"),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file or directory", "there/x.md"),
+            FAILED,
+            "there/x.md: No such file or directory\nNext: ",
+        ),
+        (KeyboardInterrupt(), INTERRUPTED, "interrupted"),
+        (KeyboardInterrupt("stopped, and all is well"), INTERRUPTED, "stopped, and all is well"),
+        (typer.Abort(), INTERRUPTED, "interrupted"),
+    ],
+)
+def test_what_can_be_expected_ends_in_words_and_never_in_a_traceback(
+    error: BaseException, code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found, words = ends(error, capsys)
+    assert (found, said in words) == (code, True), words
+
+
+def test_a_fault_of_ours_stays_a_traceback() -> None:
+    def run() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        command(run)()
