@@ -16,7 +16,9 @@ import typer
 from recipe.plan import Plan
 from rehearsal.cluster import Cluster, connected, crd
 from rehearsal.cluster.api import Refused
+from rehearsal.cluster.controlplane import KUBECONFIG
 from rehearsal.cluster.trial import PodState, Trial
+from rehearsal.errors import SetupError
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,18 @@ def prove_on(cluster: Cluster, plan: Plan) -> Proof:
     trial = Trial(cluster, plan)
     refused, pods = tuple[str, ...](), tuple[PodState, ...]()
     try:
+        trial.wait_for_place()
         trial.add_nodes()
         trial.add_objects(graph=path is not None)
         trial.reconcile(trial.graph())
         pods = tuple(trial.settled(trial.expected_pods()))
     except Refused as error:
         refused = (error.message,)
+    except TimeoutError as error:
+        raise SetupError(
+            f"{cluster.api.host} did not get on: {error}",
+            f"look whether kwok and the scheduler run there, or unset {KUBECONFIG} to have a control plane started",
+        ) from None
     finally:
         objects = trial.accepted
         trial.clear()

@@ -9,6 +9,7 @@ nothing is left running (see `supervisor`), and two at once know nothing of each
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -20,7 +21,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import IO, Any, Final
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -37,6 +39,7 @@ KUBECONFIG: Final = "DYNAMO_RECIPES_KUBECONFIG"
 FAKE_NODE: Final = {"kwok.x-k8s.io/node": "fake"}
 """Annotation of the nodes that kwok pretends; it leaves all others alone."""
 _PREFIX: Final = "dynamo-recipes-cluster-"
+_LOCK: Final = "control-plane.lock"
 _ATTEMPTS: Final = 3  # a port that was free a moment ago may be taken
 _START_SECONDS: Final = 300
 # These need a cloud, or routes between nodes. The others are all there (facts/rehearsal.md §7).
@@ -75,26 +78,35 @@ class ControlPlane:
         """In `folder`, which stays, or in a temporary one, which does not."""
         self._wanted, self._progress = folder, progress
         self._supervisor: Supervised | None = None
+        self._held: IO[str] | None = None
         self.folder = Path()
 
     def __enter__(self) -> Cluster:
         programs = {name: built.path for name, built in ensure_programs(self._progress).items()}
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
-                return self._start(programs)
-            except SetupError as error:
-                self._stop()
-                if attempt == _ATTEMPTS or "address already in use" not in error.message:
-                    raise
-            except BaseException:
-                self._stop()
-                raise
+        if self._wanted is not None:
+            self._held = _hold(self._wanted.resolve())
+        try:
+            for attempt in range(1, _ATTEMPTS + 1):
+                try:
+                    return self._start(programs)
+                except SetupError as error:
+                    if attempt == _ATTEMPTS or "address already in use" not in error.message:
+                        raise
+                    self._stop()
+        except BaseException:
+            self._end()
+            raise
         raise AssertionError("the last attempt raises or returns")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self._stop()
+        if self._held is not None:
+            self._held.close()
 
     def _start(self, programs: dict[str, Path]) -> Cluster:
         began = time.monotonic()
@@ -102,7 +114,6 @@ class ControlPlane:
             self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         else:
             self.folder = self._wanted.resolve()
-            self.folder.mkdir(parents=True, exist_ok=True)
             for left in ("certificates", "etcd"):
                 shutil.rmtree(self.folder / left, ignore_errors=True)
         kubeconfig = _write_spec(self.folder, programs, remove=self._wanted is None)
@@ -124,6 +135,27 @@ class ControlPlane:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def _hold(folder: Path) -> IO[str]:
+    """`folder` for this process alone, for as long as what is returned is open. SetupError: something else is in it, or another holds it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # What is begun anew there is removed first, so it must be ours.
+        if any(folder.iterdir()) and not (folder / _LOCK).is_file():
+            raise SetupError(
+                f"{folder} has something in it that no control plane put there",
+                "name an empty folder, or one that does not exist yet",
+            )
+        held = (folder / _LOCK).open("a", encoding="utf-8")
+    except OSError as error:
+        raise SetupError(f"{folder} cannot be used: {error.strerror}", "name another folder") from None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        raise SetupError(f"another control plane runs in {folder}", "end that one, or name another folder") from None
+    return held
+
+
 @contextmanager
 def connected(kubeconfig: Path | None = None, *, progress: Reporter | None = None) -> Iterator[Cluster]:
     """The cluster of `kubeconfig` or of $DYNAMO_RECIPES_KUBECONFIG, else a control plane of our own for as long as it is needed.
@@ -137,13 +169,22 @@ def connected(kubeconfig: Path | None = None, *, progress: Reporter | None = Non
         return
     if not named.is_file():
         raise SetupError(f"there is no kubeconfig {named}", f"unset {KUBECONFIG}, or name a file that exists")
-    api = Api(named)
+    try:
+        api = Api(named)
+    except Exception as error:  # whatever the client or the parser says of a file that is no kubeconfig
+        raise SetupError(f"{named} is no kubeconfig: {error}", f"name one, or unset {KUBECONFIG}") from None
     try:
         nodes = api.list("v1", "Node")
     except Exception as error:
         raise SetupError(
             f"the cluster of {named} ({api.host}) does not answer: {error}", f"start it, or unset {KUBECONFIG}"
         ) from None
+    if not nodes and urlsplit(api.host).hostname not in ("127.0.0.1", "localhost", "::1"):
+        # A cluster scaled to nothing looks like one whose nodes are all pretended; in it our pods could make somebody buy GPUs.
+        raise SetupError(
+            f"the cluster of {named} ({api.host}) has no nodes and is not on this machine, so nobody can tell whose it is",
+            f"name a cluster whose nodes kwok pretends, or unset {KUBECONFIG} to have one started",
+        )
     real = [node["metadata"]["name"] for node in nodes if not is_fake(node)]
     if real:
         raise SetupError(

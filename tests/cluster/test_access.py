@@ -117,6 +117,21 @@ def test_an_account_is_refused_what_its_job_does_not_need(trial: Trial, cluster:
             assert refused.value.reason == "Forbidden"
 
 
+def test_the_benchmarks_account_may_do_nothing_in_the_cluster(cluster: Cluster, stage: MakeTrial) -> None:
+    """It is there for the bucket alone, which is AWS' business."""
+    made = stage(each_stack()[0], "benchmark.run=fixed", "benchmark.bucket=our-results")
+    try:
+        for manifest in made.objects():
+            if manifest["kind"] in ("Namespace", "ServiceAccount", "Role", "RoleBinding"):
+                made.add(manifest)
+        account = made.plan.objects.benchmark_account
+        assert account is not None
+        mine = rules(acting_as(made, cluster, account["metadata"]["name"]), made.namespace)
+        assert mine == rules(acting_as(made, cluster, "default"), made.namespace)
+    finally:
+        made.clear()
+
+
 # ── the Jobs' own scripts ────────────────────────────────────────────────────────────────────────────────────────────
 
 

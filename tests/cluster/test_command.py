@@ -12,6 +12,7 @@ from ops import control_plane
 from ops.variants import each_stack
 from rehearsal.cluster import Cluster, crd
 from rehearsal.cluster.controlplane import KUBECONFIG
+from rehearsal.errors import SetupError
 from tests.recipe.samples import gpu_pool
 
 ON_GPUS = next(one for one in each_stack() if one.gpu)
@@ -34,6 +35,42 @@ def test_the_proof_names_every_node_and_what_runs_there(capsys: pytest.CaptureFi
     for node in plan.placement.gpu_nodes:
         assert f"{plan.names.prefix}-{node.node}: " in said.out
     assert "nodes are pretended" in said.out
+
+
+def test_the_same_can_be_proved_twice_in_a_row() -> None:
+    plan = each_stack()[0].plan("twice")
+    assert control_plane.prove(plan).ok
+    again = control_plane.prove(plan)
+    assert again.ok, f"the namespace of the first one was still going: {again.refused}"
+
+
+def test_an_operators_own_definition_of_graphs_is_not_overwritten(graphs: Cluster, tmp_path: Path) -> None:
+    path = crd.find()
+    assert path is not None
+    held = graphs.api.read(crd.read(path))
+    assert held is not None
+
+    class Theirs:
+        host = "https://theirs"
+
+        def read(self, _: object) -> dict[str, object]:
+            assert held is not None
+            return held | {"spec": held["spec"] | {"conversion": {"strategy": "Webhook"}}}
+
+    with pytest.raises(SetupError, match="an operator installed"):
+        crd.install(Theirs(), path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", [None, "a: [", "just words", "kind: Service"])
+def test_a_crd_that_is_named_and_is_none_is_said(
+    text: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "crd.yaml"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setenv(crd.VARIABLE, str(file))
+    with pytest.raises(SetupError, match=r"crd\.yaml"):
+        crd.read(crd.find() or Path())
 
 
 def test_pods_without_a_place_are_named_with_the_schedulers_words(capsys: pytest.CaptureFixture[str]) -> None:

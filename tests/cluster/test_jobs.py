@@ -19,9 +19,9 @@ _BACKOFF_SECONDS = 90
 """The controller waits 10, 20, … s between pods."""
 
 
-def prepared(stage: MakeTrial, variant: Variant) -> Trial:
+def prepared(stage: MakeTrial, variant: Variant, *settings: str) -> Trial:
     """CPU nodes and everything a Job mounts or runs as; no Jobs, no graph."""
-    made = stage(variant)
+    made = stage(variant, *settings)
     made.add_nodes(gpu_count=0)
     for manifest in made.objects():
         if manifest["kind"] not in ("Job", "DynamoGraphDeployment"):
@@ -56,6 +56,19 @@ def test_every_job_of_every_stack_completes(variant: Variant, cluster: Cluster, 
         for job in jobs:
             assert made.job_end(job) == ("Complete", "CompletionsReached"), job["metadata"]["name"]
         assert {job["metadata"]["labels"][JOB_LABEL] for job in jobs} >= {"weights", "admission", "readiness"}
+    finally:
+        made.clear()
+
+
+def test_the_job_that_looks_at_the_head_of_the_weights_completes(cluster: Cluster, stage: MakeTrial) -> None:
+    """Only there where GPU nodes start before the download has ended."""
+    made = prepared(stage, each_stack()[0], "weights.wait=overlap")
+    try:
+        (job,) = [
+            one for one in made.objects() if one["kind"] == "Job" and one["metadata"]["labels"].get(JOB_LABEL) == "head"
+        ]
+        made.add(job)
+        assert made.job_end(job) == ("Complete", "CompletionsReached")
     finally:
         made.clear()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rehearsal.cluster import Cluster, ControlPlane, connected
+from rehearsal.cluster import Cluster, ControlPlane, connected, controlplane
 from rehearsal.cluster.controlplane import FAKE_NODE, KUBECONFIG
 from rehearsal.errors import SetupError
 from rehearsal.watch import alive
@@ -117,6 +117,50 @@ def test_two_at_once_know_nothing_of_each_other(cluster: Cluster) -> None:
         folder = other.kubeconfig.parent
     assert not folder.exists()
     assert cluster.version.startswith("v"), "the end of one is not the end of the other"
+
+
+def test_a_folder_with_something_of_somebody_elses_is_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "certificates" / "my.key"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    with pytest.raises(SetupError, match="no control plane put there"), ControlPlane(tmp_path):
+        pass
+    assert mine.read_text() == "mine"
+
+
+def test_a_folder_is_one_control_planes_at_a_time_and_can_be_used_again(tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    with ControlPlane(folder) as first:
+        with pytest.raises(SetupError, match="another control plane runs in"), ControlPlane(folder):
+            pass
+        assert first.api.list("v1", "Namespace"), "the first one is not disturbed"
+    with ControlPlane(folder) as again:
+        assert again.api.list("v1", "Namespace")
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "apiVersion: v1"])
+def test_a_file_that_is_no_kubeconfig_is_said(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "kubeconfig"
+    file.write_text(text)
+    with pytest.raises(SetupError, match="is no kubeconfig"), connected(file):
+        pass
+
+
+def test_an_empty_cluster_somewhere_else_is_not_taken_for_a_pretended_one(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Elsewhere:
+        host = "https://ABC.gr7.us-east-2.eks.amazonaws.com"
+
+        def __init__(self, _: Path) -> None:
+            pass
+
+        def list(self, *_: str) -> list[dict[str, object]]:
+            return []
+
+    monkeypatch.setattr(controlplane, "Api", Elsewhere)
+    with pytest.raises(SetupError, match="nobody can tell whose it is"), connected(cluster.kubeconfig):
+        pass
 
 
 def test_a_kubeconfig_that_is_given_is_used_and_left_running(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,12 @@ def test_gpus_and_efa_add_up_and_are_used_whole(placed: Placed) -> None:
     assert all(one["gpus"] <= instance.gpus and one["efa"] <= instance.efa_devices for one in used.values())
 
 
+def test_cpu_and_memory_of_the_cpu_pool_add_up(placed: Placed) -> None:
+    nodes = placed.plan.placement.cpu_nodes
+    said = (sum(node.cpu_millis for node in nodes), sum(node.memory_mib for node in nodes))
+    assert placed.trial.asked_of_cpu_pool() == said, "of all nodes: the Plan packs them, the scheduler spreads"
+
+
 def test_whatever_asks_for_no_gpu_is_on_the_cpu_pool(placed: Placed) -> None:
     elsewhere = [pod.name for pod in placed.pods if not pod.gpus and not placed.trial.on_cpu_pool(pod)]
     assert elsewhere == [], "they would take room on nodes at $55 an hour, or never start"
