@@ -62,7 +62,8 @@ def test_every_job_of_every_stack_completes(variant: Variant, cluster: Cluster, 
 
 def test_the_job_that_looks_at_the_head_of_the_weights_completes(cluster: Cluster, stage: MakeTrial) -> None:
     """Only there where GPU nodes start before the download has ended."""
-    made = prepared(stage, each_stack()[0], "weights.wait=overlap")
+    on_gpus = next(one for one in each_stack() if one.gpu)
+    made = prepared(stage, on_gpus, "weights.wait=overlap")
     try:
         (job,) = [
             one for one in made.objects() if one["kind"] == "Job" and one["metadata"]["labels"].get(JOB_LABEL) == "head"
