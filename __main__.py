@@ -13,6 +13,7 @@ from components import foundation as foundations
 from components.identity import Identity, IdentityArgs
 from components.model import serve
 from recipe.advice import when_gpu_nodes_fail
+from recipe.checks import check_token
 from recipe.config import RECIPE_KEY, FromBase, parse_any
 from recipe.errors import RecipeError
 from recipe.plan import BasePlan, Plan
@@ -30,6 +31,14 @@ try:
         # From its file, as `ops plan` reads it too: a plan asks nobody. The base's outputs are then held against it.
         base=read_base(recipe, Path(__file__).parent / "stacks"),
     )
+    token = f"{config.name}:hfToken"
+    if problems := check_token(
+        pulumi.get_stack(),
+        needed=isinstance(plan, Plan) and plan.objects.token_secret is not None,
+        value=pulumi.runtime.get_config(token),
+        secret=pulumi.runtime.is_config_secret(token),
+    ):
+        raise RecipeError(problems, "the stack's config")
 except RecipeError as error:
     raise pulumi.RunError(str(error)) from None
 # A program of one second that keeps nearly all it makes: walking the SDKs' classes again and again for garbage is a seventh of a preview.

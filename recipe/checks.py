@@ -424,3 +424,14 @@ def _check_model(recipe: Recipe, model: Model) -> list[Problem]:
             )
         )
     return problems
+
+
+def check_token(stack: str, *, needed: bool, value: str | None, secret: bool) -> list[Problem]:
+    """What is wrong with the config value `hfToken`. It is never part of what is said."""
+    command = f"`pulumi config set -s {stack} --secret hfToken` (it asks for the value)"
+    if value is not None and not secret:
+        reason = "in clear in the stack file, and from there in previews, history and diffs"
+        return [Problem("hfToken", "(not shown)", reason, f"revoke it at Hugging Face, and with another one {command}")]
+    if needed and not (value or "").strip():
+        return [Problem("hfToken", value, "weights.token is true and there is no token", command)]
+    return []

@@ -87,5 +87,17 @@ def test_a_missing_token_is_asked_for(start: StartLife) -> None:
     life.edit({"weights.token": True})
     result = life.run("preview")
     assert not result.ok
-    assert "pulumi config set --secret dynamo-recipes:hfToken" in said(result)
+    assert f"pulumi config set -s {STACK} --secret hfToken" in said(result)
     assert "Traceback" not in said(result)
+    assert "aws:" not in said(result), "an `up` would leave a cluster and a NAT gateway behind"
+
+
+def test_a_token_in_clear_is_refused_before_anything_is_made(start: StartLife) -> None:
+    life = start()
+    clear = ["config", "set", "--plaintext", "--stack", STACK, "hfToken", TOKEN]
+    succeed(life.session.run(clear))
+    result = life.up()
+    assert not result.ok
+    assert "in clear in the stack file" in said(result)
+    assert TOKEN not in said(result)
+    assert life.exists("Vpc") == []

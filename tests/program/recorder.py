@@ -212,12 +212,13 @@ def run_program(
     raw: dict[str, Any] | None = None,
     *,
     secrets: Mapping[str, str] | None = None,
+    clear: Mapping[str, str] | None = None,
     placeholders: bool = True,
     stacks: Mapping[str, dict[str, Any]] | None = None,
 ) -> Run:
     """`__main__.py` for `stack` with the recipe `raw` (the stack file's unless given), as the engine would run it.
 
-    `stacks`: outputs of other stacks by qualified name; the shipped base's, as it is, unless given.
+    `secrets`, `clear`: further config, encrypted or not. `stacks`: outputs of other stacks by qualified name; the shipped base's, as it is, unless given.
     """
     raw = recipe_of(stack) if raw is None else raw
     if stacks is None:
@@ -226,7 +227,7 @@ def run_program(
     monitor = _Recorder(run, stacks)
     set_mocks(monitor.mocks, project=PROJECT, stack=stack, monitor=monitor, organization="organization")
     values = {f"{PROJECT}:{RECIPE_KEY}": json.dumps(raw)} | {
-        f"{PROJECT}:{key}": value for key, value in (secrets or {}).items()
+        f"{PROJECT}:{key}": value for key, value in {**(secrets or {}), **(clear or {})}.items()
     }
     pulumi.runtime.set_all_config(values, [f"{PROJECT}:{key}" for key in secrets or {}])
     if isinstance(before := pulumi.runtime.get_root_resource(), Stack):

@@ -102,9 +102,22 @@ def test_a_mistake_in_the_recipe_creates_nothing_and_says_why(raw: dict[str, Any
         run_program(STACK, changed(**raw))
 
 
-def test_a_token_that_is_asked_for_and_not_set_stops_the_program() -> None:
-    with pytest.raises(pulumi.ConfigMissingError, match="hfToken"):
-        run_program(STACK, changed(weights={"token": True}))
+@pytest.mark.parametrize("secrets", [{}, {"hfToken": " "}])
+def test_a_token_that_is_asked_for_and_not_set_stops_the_program_before_anything_is_registered(
+    secrets: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered: list[object] = []
+    monkeypatch.setattr(pulumi.CustomResource, "__init__", lambda *made, **_: registered.append(made))
+    with pytest.raises(pulumi.RunError, match=f"pulumi config set -s {STACK} --secret hfToken"):
+        run_program(STACK, changed(weights={"token": True}), secrets=secrets)
+    assert registered == [], "an `up` would leave a cluster and a NAT gateway behind"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_token_in_clear_is_refused_and_not_repeated(wanted: bool) -> None:
+    with pytest.raises(pulumi.RunError, match="revoke it") as refused:
+        run_program(STACK, changed(weights={"token": wanted}), clear={"hfToken": TOKEN})
+    assert TOKEN not in str(refused.value)
 
 
 def test_the_token_is_nowhere_in_clear(with_token: Run) -> None:
