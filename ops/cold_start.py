@@ -89,7 +89,7 @@ def data(plan: Plan) -> dict[str, Any]:
     idle = found.gpu_idle
     return {
         "usd_to_first_token": None if not found.serves else round(found.usd, 2),
-        "gpu_idle_minutes": None if idle is None else round(idle.seconds / 60, 1),
+        "gpu_idle_wall_minutes": None if idle is None else round(idle.seconds / 60, 1),
         "gpu_idle_usd": None if idle is None else round(idle.usd(idle.seconds), 2),
         "gpu_idle_seconds_by_part": None
         if idle is None
@@ -128,7 +128,7 @@ def compared_data(one: Compared) -> dict[str, Any]:
         assert idle is not None, "compared only where there are GPU nodes"
         return {
             "minutes": round(found.steps[-1].end / 60, 1),
-            "gpu_idle_minutes": round(idle.seconds / 60, 1),
+            "gpu_idle_wall_minutes": round(idle.seconds / 60, 1),
             "gpu_idle_usd": round(idle.usd(idle.seconds), 2),
             "gpu_idle_usd_beyond_boot": round(idle.usd(idle.beyond_boot), 2),
         }

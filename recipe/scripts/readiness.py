@@ -209,7 +209,11 @@ class Watch:
 
     def give_up(self, code: int, reason: str) -> None:
         """Ends the process with the reason, the newest warnings, and the command that shows more."""
-        more = f"see: kubectl -n {self.namespace} get pods,events -l '{self.graph_label}={self.graph}'"
+        # Events have no labels of their pods, so they are asked for by time.
+        more = (
+            f"see: kubectl -n {self.namespace} get pods -l '{self.graph_label}={self.graph}'; "
+            f"kubectl -n {self.namespace} get events --sort-by=.lastTimestamp"
+        )
         finish(code, "\n".join([reason, *self.warnings(), more]))
 
     def warnings(self, limit: int = 5) -> list[str]:

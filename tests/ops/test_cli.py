@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -10,7 +12,8 @@ import typer
 
 from ops.aws import AwsError
 from ops.cli import command
-from ops.exits import BAD_INPUT, FAILED, INTERRUPTED, CommandError
+from ops.exits import BAD_INPUT, FAILED, INTERRUPTED, MISSING, CommandError
+from ops.stacks import ROOT
 
 
 def ends(error: BaseException, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -58,3 +61,12 @@ def test_a_fault_of_ours_stays_a_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         command(run)()
+
+
+def test_without_the_packages_it_says_how_to_get_them() -> None:
+    done = subprocess.run(
+        [sys.executable, "-S", "-m", "ops", "sweep", "mine"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == MISSING, done.stderr
+    assert done.stderr.endswith("Next: make setup, then .venv/bin/python -m ops sweep mine\n")
+    assert "Traceback" not in done.stderr, "it is what people paste in an emergency"

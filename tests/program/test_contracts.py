@@ -319,3 +319,16 @@ def test_new_nodes_have_to_prove_themselves(run: Run) -> None:
 def test_a_node_group_that_failed_is_made_again(run: Run, nodes: str) -> None:
     """`#initerror` is the engine's word for "its create ended in an error"; EKS never mends such a group."""
     assert run.named(nodes).replace_on_changes == ("#initerror",), "the next `up` would take the failed group for good"
+
+
+def test_gpu_nodes_roll_without_spare_ones(every: Run) -> None:
+    """By EKS' default a node group rolls by starting another node first: there is no spare p5 to be had."""
+    for one in every.of("aws:eks/nodeGroup:NodeGroup"):
+        if "gpu" in one.name:
+            assert one.inputs["updateConfig"] == {"maxUnavailable": 1, "updateStrategy": "MINIMAL"}, one.name
+
+
+def test_add_ons_are_managed_from_the_start(every: Run) -> None:
+    """By EKS' default a cluster comes with unmanaged copies, which a managed add-on would have to adopt."""
+    for one in every.of("aws:eks/cluster:Cluster"):
+        assert one.inputs["bootstrapSelfManagedAddons"] is False, one.name
