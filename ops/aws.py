@@ -209,6 +209,9 @@ class AwsAccount:
                 "the same command again; if it stays: rm -r .cache",
                 FAILED,
             ) from None
+        except BaseException:  # Ctrl-C: its answer would be taken for that to the next question
+            self._end()
+            raise
         if "ok" not in answer:
             raise AwsError(answer["code"], answer["message"], f"{service}:{operation}")
         found: dict[str, Any] = answer["ok"]

@@ -270,6 +270,8 @@ class _Lister:
                 arn = policy["PolicyArn"]
                 facts = {"role": name, "policyArn": arn}
                 yield Thing("aws:iam/rolePolicyAttachment:RolePolicyAttachment", f"{name}/{arn}", facts)
+            for inline in self._call("iam", "list_role_policies", RoleName=name)["PolicyNames"]:
+                yield Thing("aws:iam/rolePolicy:RolePolicy", f"{name}:{inline}", {"role": name, "name": inline})
 
     def _logs(self) -> Iterator[Thing]:
         for name in self._marks.log_groups:
@@ -376,6 +378,10 @@ def _policy(call: Call, thing: Thing) -> None:
     call("iam", "detach_role_policy", RoleName=thing.facts["role"], PolicyArn=thing.facts["policyArn"])
 
 
+def _inline(call: Call, thing: Thing) -> None:
+    call("iam", "delete_role_policy", RoleName=thing.facts["role"], PolicyName=thing.facts["name"])
+
+
 _REMOVE: Final[dict[str, Callable[[Call, Thing], None]]] = {
     kinds.LOAD_BALANCER: _load_balancer,
     kinds.NODE_GROUP: _in_cluster("delete_nodegroup", nodegroupName="nodeGroupName"),
@@ -409,6 +415,7 @@ _REMOVE: Final[dict[str, Callable[[Call, Thing], None]]] = {
     "aws:ec2/launchTemplate:LaunchTemplate": _simply("ec2", "delete_launch_template", "LaunchTemplateId"),
     "aws:ec2/placementGroup:PlacementGroup": _simply("ec2", "delete_placement_group", "GroupName", "name"),
     "aws:iam/rolePolicyAttachment:RolePolicyAttachment": _policy,
+    "aws:iam/rolePolicy:RolePolicy": _inline,
     kinds.ROLE: _simply("iam", "delete_role", "RoleName"),
     kinds.LOG_GROUP: _simply("logs", "delete_log_group", "logGroupName"),
 }

@@ -118,9 +118,12 @@ class Campaign:
     @property
     def survived(self) -> int:
         """Points after which everything was as it should be."""
-        return len(
-            set(self.tried) - {point for point in self.tried for line in self.wrong if line.startswith(str(point))}
-        )
+        return len(set(self.tried) - {point for point in self.tried for line in self.wrong if _is_named(point, line)})
+
+
+def _is_named(point: Point, line: str) -> bool:
+    """Whether a line of what went wrong is about the point: several may have been met by one kill, `A, B: recover failed`."""
+    return str(point) in line.partition(": ")[0].split(", ")
 
 
 Say = Callable[[str], None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, ParamSpec
@@ -63,6 +64,7 @@ def command(run: Callable[P, None]) -> Callable[P, None]:
             say(
                 f"{where}{error.strerror or error}\nNext: free space or name another place, then the same command again"
             )
+            _drop_output()
             raise typer.Exit(FAILED) from None
         except Exception as error:
             if _is("rehearsal.errors", "SetupError", error):
@@ -82,6 +84,14 @@ def _is(module: str, name: str, error: Exception) -> bool:
     """Whether it is that error, without importing its module for `plan`: who raised it has."""
     found = sys.modules.get(module)
     return found is not None and isinstance(error, getattr(found, name))
+
+
+def _drop_output() -> None:
+    """Forget what could not be written: Python would try once more at its end, and end with a code of its own."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(message: str) -> None:

@@ -21,8 +21,11 @@ from recipe.plan import Plan
 SECONDS: Final = 120.0
 """For all of it: two p5 nodes cost $3.70 in that time."""
 _TAIL_LINES: Final = 20_000
-_SECRET: Final = re.compile(r"hf_[A-Za-z0-9]{16,}|(?<![A-Z0-9])(AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])")
-"""Tokens of Hugging Face and keys of AWS, should a program print its environment."""
+_SECRET: Final = re.compile(
+    r"(hf_|api_org_)[A-Za-z0-9]{16,}|(?<![A-Z0-9])(AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])"
+    r"|(?i:(?<=AWS_SECRET_ACCESS_KEY)|(?<=AWS_SESSION_TOKEN))[\"']?\s*[=:]\s*[\"']?[^\s\"',}]+"
+)
+"""Tokens of Hugging Face, keys of AWS and what stands behind the names of its secrets, should a program print its environment."""
 
 
 @dataclass

@@ -262,7 +262,7 @@ def _quotas(plan: AnyPlan, account: Account) -> Iterator[Checked]:
                 wanted[code] = (name, pool.count * gpu.vcpus)
         for code, (name, vcpus) in wanted.items():
             limit, used = account.quota(code), _used(account, code)
-            text = f"{vcpus} vCPUs wanted and {used} in use of {limit:g}"
+            text = f"{vcpus} vCPUs wanted and {used} in use of {limit:g}{_uncounted(account, kind)}"
             if used + vcpus <= limit:
                 yield Checked(f"quota {code}", text)
             else:
@@ -277,6 +277,15 @@ def _quotas(plan: AnyPlan, account: Account) -> Iterator[Checked]:
 
 def _groups(plan: AnyPlan, account: Account) -> tuple[Part, ...]:
     return account.node_groups(plan.names.cluster) if account.cluster(plan.names.cluster) else ()
+
+
+def _uncounted(account: Account, kind: str) -> str:
+    """What the figure leaves out, in words."""
+    if kind == "spot":
+        return " (spot instances that run already are not counted)"
+    known = {**catalogue.GPU_INSTANCES, **catalogue.CPU_INSTANCES}
+    others = sum(count for name, count in account.running().items() if name not in known)
+    return f" ({others} instances of other types than the catalogue's are not counted)" if others else ""
 
 
 def _used(account: Account, code: str) -> int:

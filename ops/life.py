@@ -16,7 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +37,8 @@ from recipe.plan import Plan
 
 Phase = Literal["up", "work", "home", "logs", "destroy", "sweep", "done"]
 RUN_FILE: Final = "run.json"
+SAID: Final = "said.log"
+"""In the results folder: what was said when nobody listened any more."""
 ATTEMPTS: Final = 3
 """At destroy; between them `recover` and `sweep`."""
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -118,6 +120,19 @@ class Ending:
         return not self.stopped and not self.failures and not self.left
 
 
+def _outliving(say: Say, folder: Path) -> Say:
+    """`say`, for as long as somebody listens; afterwards into a file. A terminal that is closed must not keep GPUs running."""
+
+    def said(line: str) -> None:
+        try:
+            say(line)
+        except (OSError, ValueError):  # a pipe without a reader, a terminal that hung up, a stream that was closed
+            with suppress(OSError), (folder / SAID).open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+
+    return said
+
+
 @dataclass
 class Life:
     """One run. `work` and `home` get the results folder; `home` runs whether or not `work` ended well, and both may raise anything.
@@ -142,6 +157,9 @@ class Life:
     _file: RunFile | None = None
     _worked: bool = False
     """Whether the work was begun: only then there may be results."""
+
+    def __post_init__(self) -> None:
+        self.say = _outliving(self.say, self.folder)
 
     # ---- the way through
 
@@ -212,7 +230,7 @@ class Life:
                 deployed.guard(self.plan, account)
                 try:
                     self._recover(account)
-                except CommandError as error:
+                except (AwsError, CommandError) as error:
                     ending.failures.append(str(error))
             self._end(ending)
         return ending
@@ -370,7 +388,10 @@ class Life:
     def _reach(self, phase: Phase) -> None:
         assert self._file is not None
         self._file = replace(self._file, phase=phase)
-        self._file.write(self.folder)
+        try:
+            self._file.write(self.folder)
+        except OSError as error:  # a full disk is no reason to leave GPUs running
+            self.say(f"{self.folder / RUN_FILE} cannot be written: {error.strerror}")
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
@@ -392,7 +413,7 @@ class Life:
             self.say(
                 f"{why}: {self._file.phase} goes on. Without it {self.plan.stack} would go on costing up to "
                 f"${self.plan.cost.usd_per_hour:.2f} an hour; to leave it all the same: kill -9 {os.getpid()}, and then "
-                f"python -m ops sweep {self.plan.stack}"
+                f"python -m ops bench {self.plan.stack} --resume, which ends it"
             )
             return
         self._protected = True  # from now on it ends, whatever else is pressed

@@ -215,6 +215,10 @@ def _match(exported: dict[str, Any], begun: tuple[Pending, ...], things: tuple[T
                 say(f"  {one.name}: exists as {usable[0].id}, taken into the state")
             else:
                 say(f"  {one.name}: {'it failed' if found else 'nothing came of it'}")
+        elif not one.type.startswith("pulumi:"):
+            say(
+                f"  {one.name}: what came of it cannot be looked up ({one.type}); the next `up` makes it or says that it exists"
+            )
     return ids
 
 

@@ -51,8 +51,8 @@ class Marks:
         names = plan.names
         tags = {key: plan.tags[key] for key in TAGS}
         if isinstance(plan, Plan) and plan.base is not None:  # what is found by name is the base's
-            return cls(tags, names.cluster, owns_cluster=False)
-        roles = (names.cluster_role, names.node_role, names.efs_role)
+            return cls(tags, names.cluster, owns_cluster=False, roles=(names.benchmark_role,))
+        roles = (names.cluster_role, names.node_role, names.efs_role, names.benchmark_role)
         return cls(tags, names.cluster, owns_cluster=True, roles=roles, log_groups=(names.log_group,))
 
     def on(self, tags: Mapping[str, str]) -> bool:
@@ -130,6 +130,7 @@ KINDS: Final[dict[str, Kind]] = {
     "aws:ec2/launchTemplate:LaunchTemplate": Kind(10, ("name",)),
     "aws:ec2/placementGroup:PlacementGroup": Kind(10, ("name",)),
     "aws:iam/rolePolicyAttachment:RolePolicyAttachment": Kind(10, ("role", "policyArn")),
+    "aws:iam/rolePolicy:RolePolicy": Kind(10, ("role", "name")),
     ROLE: Kind(11, ("name",)),
     # Last: a cluster that still logs makes its group again.
     LOG_GROUP: Kind(12, ("name",)),

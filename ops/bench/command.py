@@ -261,28 +261,23 @@ def _up(pulumi: str, plan: Plan, wish: Wish) -> tuple[int, Path | None]:
     watcher = _Watcher(plan, prefix, wish.out, lambda: process.poll() is not None)
     watcher.start()
     try:
-        assert process.stdout is not None
-        for line in process.stdout:
-            _say(f"pulumi: {line.rstrip()}")
-        code = process.wait()
+        code = _heard(process)
     except BaseException:
         process.send_signal(signal.SIGINT)
-        _say(
-            "\npulumi finishes what is in flight, so that nothing is left half made; Ctrl-C again ends it at once. "
+        _try_say(
+            "\npulumi finishes what is in flight, so that nothing is left half made"
+            f"{'' if wish.destroy else '; Ctrl-C once more ends it at once'}. "
             f"A benchmark that has begun goes on in the cluster. To fetch it: python -m ops bench {plan.stack} --attach"
         )
-        try:
-            # Read on: with a full pipe it could not go on either.
-            for line in process.stdout or ():
-                _say(f"pulumi: {line.rstrip()}")
-            process.wait()
-        except KeyboardInterrupt:
-            _say(f"\nended in the middle of its work. Before anything else: python -m ops recover {plan.stack}")
+        _heard(process)  # to its end: pulumi would block on a pipe that nobody reads
         raise
     finally:
         if process.poll() is None:
             process.kill()
             process.wait()
+            _try_say(
+                f"\npulumi was ended in the middle of its work. Before anything else: python -m ops recover {plan.stack}"
+            )
         if process.stdout is not None:
             process.stdout.close()
         watcher.stopped.set()
@@ -298,6 +293,20 @@ def _up(pulumi: str, plan: Plan, wish: Wish) -> tuple[int, Path | None]:
     if code and follower.ended != "Failed":
         typer.echo(f"`pulumi up` ended with {code}: see above", err=True)
     return (OK if code == 0 and follower.ended == "Complete" else FAILED), follower.folder
+
+
+def _heard(process: subprocess.Popen[str]) -> int:
+    """All that it says, passed on, until it ends; its exit code."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        _try_say(f"  pulumi: {line.rstrip()}")
+    return process.wait()
+
+
+def _try_say(line: str) -> None:
+    """A terminal that is gone must not end pulumi in the middle of something."""
+    with contextlib.suppress(OSError):
+        typer.echo(line, err=True)
 
 
 class _Watcher(threading.Thread):

@@ -183,11 +183,11 @@ class Trial:
         """Until the namespaces of a trial before this one are gone: deleted ones still go for some seconds, and take nothing new."""
         for one in [one for one in self.plan.objects.all() if one["kind"] == "Namespace"]:
             name = one["metadata"]["name"]
-            wait_for(f"namespace {name} to be gone", lambda one=one: not self._going(one), _GONE_SECONDS)
+            wait_for(f"namespace {name} to be gone", partial(self._free, one), _GONE_SECONDS)
 
-    def _going(self, namespace: Manifest) -> bool:
+    def _free(self, namespace: Manifest) -> bool:
         held = self.api.read(filled(namespace)) or {"metadata": {}}
-        return "deletionTimestamp" in held["metadata"]
+        return "deletionTimestamp" not in held["metadata"]
 
     def clear(self) -> None:
         """Everything that was made. Pods and nodes are gone then; the namespace goes in its own time."""

@@ -8,13 +8,14 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ops.exits import CommandError
-from ops.life import RUN_FILE, Ending, Limits, RunFile
+from ops.life import RUN_FILE, SAID, Ending, Limits, RunFile
 from ops.life import Life as Run
 from recipe.plan import Plan
 from rehearsal.cloud.faults import Faults
@@ -111,6 +112,30 @@ def test_a_signal_ends_the_work_and_not_the_destroy(rig: Rig, work: Work, word: 
     rig.nothing_is_left()
 
 
+def test_that_nobody_listens_any_more_keeps_no_gpus_running(rig: Rig) -> None:
+    """`… 2>&1 | tee log` and Ctrl-C takes the reader away first; a closed terminal the same."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    ending = replace(rig.life(press(signal.SIGINT)), say=lambda line: os.write(writer, line.encode()) and None).run()
+    os.close(writer)
+    assert ending.stopped == "Ctrl-C"
+    rig.nothing_is_left()
+    assert "GPU nodes are gone" in (rig.folder / SAID).read_text(encoding="utf-8"), "and what was said is kept"
+
+
+@pytest.mark.slow
+def test_a_full_disk_keeps_no_gpus_running(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_run: RunFile, _folder: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    def work(_folder: Path) -> None:
+        monkeypatch.setattr(RunFile, "write", full)
+
+    ending = rig.life(work).run()
+    assert names(rig.session.cloud_objects()) == [], ending
+    assert any("No space left on device" in line for line in rig.said)
+
+
 @pytest.mark.slow
 def test_work_that_fails_is_destroyed_and_its_reason_told(rig: Rig) -> None:
     ending = rig.life(fail).run()
@@ -146,7 +171,7 @@ def test_a_second_ctrl_c_says_what_goes_on_and_skips_nothing(rig: Rig) -> None:
     told = [line for line in impatient.said if "destroy goes on" in line]
     assert told, "who presses again wants to know what it is waiting for"
     assert "$1" in told[0], "and what it costs"
-    assert "sweep" in told[0]
+    assert "--resume" in told[0], "a sweep would leave what the state knows"
     impatient.nothing_is_left()
 
 

@@ -179,6 +179,7 @@ ANSWERS: dict[str, Any] = {
         ]
     },
     "iam:get_role": {"Role": {"RoleName": "r", "Tags": OURS}},
+    "iam:list_role_policies": {"PolicyNames": ["put-results"]},
     "iam:list_attached_role_policies": {"AttachedPolicies": [{"PolicyArn": ARN, "PolicyName": "P"}]},
     "logs:describe_log_groups": {
         "logGroups": [{"logGroupName": MARKS.log_groups[0], "arn": "arn:aws:logs:us-east-2:1:log-group:g:*"}]

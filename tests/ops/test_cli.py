@@ -6,6 +6,7 @@ import errno
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import typer
@@ -61,6 +62,18 @@ def test_a_fault_of_ours_stays_a_traceback() -> None:
 
     with pytest.raises(ZeroDivisionError):
         command(run)()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_full_disk_is_one_message_and_nothing_more() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "ops", "plan", "mocker-cpu", "--json"],
+            cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == FAILED, done.stderr
+    assert done.stderr.splitlines()[0] == "No space left on device"
+    assert len(done.stderr.splitlines()) == 2, done.stderr
 
 
 def test_without_the_packages_it_says_how_to_get_them() -> None:

@@ -15,6 +15,10 @@ PLAN = planned("qwen3-32b-disagg", []).model
 NAMESPACE = PLAN.names.namespace
 TOKEN = "hf_" + "NotARealTokenButLong0123456789"
 KEY = "AKIA" + "NOTREALNOTREAL00"
+SECRET = "notReal/secret+key/" + "0123456789abcdefghijk"
+SECRETS = (
+    f"AWS_SECRET_ACCESS_KEY={SECRET}\n{{'AWS_SESSION_TOKEN': '{SECRET}', 'other': 1}}\naws_session_token = {SECRET}\n"
+)
 
 
 def pod(name: str, namespace: str = NAMESPACE, restarts: int = 0) -> Object:
@@ -41,7 +45,7 @@ class FakeKube:
         self.asked.append(path)
         if "broken" in path:
             raise KubeError("GET: 500")
-        return f"loading {TOKEN} with {KEY}\n"
+        return f"loading {TOKEN} with {KEY}\n{SECRETS}"
 
 
 def test_every_pods_log_and_the_graphs_events_come_home(tmp_path: Path) -> None:
@@ -69,6 +73,8 @@ def test_no_secret_that_a_program_printed_comes_home(tmp_path: Path) -> None:
     assert "[secret]" in text
     assert TOKEN not in text
     assert KEY not in text
+    assert SECRET not in text
+    assert "'other': 1" in text, "the rest of the line stays"
 
 
 def test_a_log_that_cannot_be_had_is_named_and_the_others_come(tmp_path: Path) -> None:
