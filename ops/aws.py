@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Protocol, Self
@@ -44,6 +44,12 @@ class Identity:
 
     account: str
     arn: str
+
+
+EKS_TAKES_NODES: Final = timedelta(minutes=40)
+"""Before a Capacity Block's end, EKS scales its nodes down (facts/aws.md §3)."""
+EC2_STOPS: Final = timedelta(minutes=30)
+"""Before its end, EC2 ends the instances."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any, Final
 from packaging.version import InvalidVersion, Version
 
 from ops import diagnosis, reach, stacks
-from ops.aws import PRETEND, Account, AwsAccount, AwsError, Part, Reservation
+from ops.aws import EC2_STOPS, EKS_TAKES_NODES, PRETEND, Account, AwsAccount, AwsError, Part, Reservation
 from ops.diagnosis import Evidence, Finding
 from ops.kube import HttpKube, Kube, KubeError, snapshot, token
 from recipe import catalogue
@@ -28,10 +28,6 @@ from recipe.config import CapacityBlock, Odcr
 from recipe.constants import PLATFORM_NAMESPACE
 from recipe.plan import BasePlan, GpuPool, Plan
 
-EKS_TAKES_NODES: Final = timedelta(minutes=40)
-"""Before a Capacity Block's end, EKS scales its nodes down (facts/aws.md §3)."""
-EC2_STOPS: Final = timedelta(minutes=30)
-"""Before its end, EC2 ends the instances."""
 LOOK_BACK: Final = timedelta(hours=24)
 LEAST_AWS_CLI: Final = Version("1.23.9")
 """From then on `aws eks get-token` answers in the form the program's kubeconfig asks for (v1beta1; docs/unverified.md)."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ops import deployed
-from ops.aws import AwsError, Keeper, Reservation
+from ops.aws import EC2_STOPS, EKS_TAKES_NODES, AwsError, Keeper, Reservation
 from ops.deployed import Engine, Ran
 from ops.exits import CommandError
 from ops.recover import recover
@@ -25,12 +25,10 @@ from recipe.errors import RecipeError
 from recipe.plan import BasePlan, Plan
 
 Confirm = Callable[[str], bool]
-EKS_TAKES_NODES: Final = timedelta(minutes=40)
-"""Before a Capacity Block's end, EKS scales its nodes down (facts/aws.md §3)."""
 LOCK_PATIENCE: Final = timedelta(hours=2)
 """An older lock is taken for one that a crash left: the longest `up` takes less."""
-EC2_STOPS: Final = timedelta(minutes=30)
-"""Before its end, EC2 ends the instances."""
+LOOKS: Final = timedelta(minutes=70)
+"""Between two looks of the hourly workflow, with room for a late one: a warning that is due before the next look is said now."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,14 @@ def nodes_of(group: Thing, block: Reservation | None = None) -> Nodes:
 def say_when(nodes: Nodes, now: datetime) -> str:
     """One line: whose nodes, since when, and how long they may stay."""
     who = f"{nodes.stack} ({nodes.deployment}): GPU nodes since {nodes.created:%Y-%m-%d %H:%M}"
-    if nodes.block_ends is not None and now >= nodes.block_ends - EKS_TAKES_NODES:
+    if nodes.block_ends is not None and now >= nodes.block_ends - EKS_TAKES_NODES - LOOKS:
         left = (nodes.block_ends - now).total_seconds() / 60
-        what = (
-            "EC2 ends them now"
-            if now >= nodes.block_ends - EC2_STOPS
-            else "EKS takes them away, and 10 minutes later EC2 ends them"
-        )
+        if now >= nodes.block_ends - EC2_STOPS:
+            what = "EC2 ends them now"
+        elif now >= nodes.block_ends - EKS_TAKES_NODES:
+            what = "EKS takes them away, and 10 minutes later EC2 ends them"
+        else:
+            what = f"EKS takes them away at {nodes.block_ends - EKS_TAKES_NODES:%H:%M} UTC, and 10 minutes later EC2 ends them"
         return f"{who}: their Capacity Block ends in {left:.0f} minutes: {what}. Bring results home"
     if nodes.expires is None:
         return f"{who}: no ttl-hours tag says how long they may stay"

@@ -203,9 +203,15 @@ def test_nodes_that_do_not_say_how_long_they_may_stay_are_said_and_kept(hours: s
 
 @pytest.mark.parametrize(
     ("minutes", "over", "words"),
-    [(41, False, "left"), (39, False, "EKS takes them away"), (29, True, "EC2 ends them now")],
+    [
+        (111, False, "left"),
+        (97, False, "EKS takes them away at 09:20 UTC"),
+        (41, False, "at 09:20 UTC"),
+        (39, False, "EKS takes them away"),
+        (29, True, "EC2 ends them now"),
+    ],
 )
-def test_the_end_of_a_capacity_block_is_told_40_minutes_before_and_acted_on_30(
+def test_the_end_of_a_capacity_block_is_told_before_eks_acts_and_acted_on_before_ec2_does(
     minutes: int, over: bool, words: str
 ) -> None:
     end = MADE + timedelta(hours=2)
