@@ -211,8 +211,10 @@ def make_benchmark(
             "pace": profile.pace,
             "longest": profile.max_input_tokens,
         }
-    # What makes two runs the same run: price and reprint do not.
+    # What makes two runs the same run: price and reprint do not. Where a trace comes from does: another one under the same run's name would
+    # leave points of both in one folder.
     same = [objects.graph["spec"], spec["traffic"], spec["goodput"], spec["points"], spec["revision"], AIPERF]
+    same += [spec["trace_source"]] if "trace_source" in spec else []
     run = f"{wanted.attempt}-{digest(json.dumps(same, sort_keys=True))}"
     config, job = _job(context, spec, run, account=bucket is not None)
     plan = BenchmarkPlan(

@@ -233,8 +233,12 @@ class Bench:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(found, dict) and found.get("point", {}).get("key") == point["key"] and "requests" in found:
-                return found
-            say(f"{path} is no result: measuring again")
+                if found.get("trace") == self.trace_digest:
+                    return found
+                # An earlier pod had the published trace and this one does not, or the other way round.
+                say(f"{path} is of another trace: measuring again")
+            else:
+                say(f"{path} is no result: measuring again")
         except FileNotFoundError:
             pass
         except (OSError, ValueError) as error:
@@ -261,6 +265,7 @@ class Bench:
                 "point": point,
                 "started_at": started,
                 "seconds": round(time.monotonic() - begun, 1),
+                "trace": self.trace_digest,
             }
         except Failed as failed:
             self.save_artifacts(point, out)
@@ -358,6 +363,12 @@ class Bench:
         records = out / "profile_export.jsonl"
         if records.exists():
             self.store(f"points/{point['key']}/{records.name}.gz", gzip.compress(records.read_bytes(), 6, mtime=0))
+
+    @property
+    def trace_digest(self) -> str | None:
+        """Of the trace that is sent; None: a fixed profile. In each point, because points of two traces make no run."""
+        found: str | None = self.spec.get("trace", {}).get("digest")
+        return found
 
     def s3_uri(self) -> str | None:
         bucket = self.spec.get("bucket")

@@ -162,6 +162,16 @@ def test_a_run_is_another_one_exactly_when_other_figures_may_come_out(
     assert (one.benchmark.job == other.benchmark.job) == same_job
 
 
+@pytest.mark.parametrize("changed", [{"source": "generated"}, {"fallback": False}])
+def test_where_a_trace_comes_from_makes_another_run(changed: dict[str, Any]) -> None:
+    """Or points of two traces would end up in one folder."""
+    profile = {"kind": "trace", "source": "mooncake", "fallback": True, "scale": 0.01}
+    one, other = (asked("mine", benchmark__profiles={"mine": profile | more}) for more in ({}, changed))
+    assert one.benchmark
+    assert other.benchmark
+    assert one.benchmark.run != other.benchmark.run
+
+
 def test_other_nodes_are_another_run_and_another_job() -> None:
     assert job(asked())["metadata"]["name"].endswith(Late.GPU_NODES)
     assert env(asked())["RUN"].endswith(Late.GPU_NODES), "what old nodes measured would stand for new ones"

@@ -285,6 +285,23 @@ def test_without_the_published_trace_a_generated_one_stands_in_and_says_so(desk:
     )
 
 
+def test_a_point_of_another_trace_is_measured_again(desk: Desk) -> None:
+    """A pod that had the published trace, and its successor that had to generate one, would be one complete run."""
+    profile = {"kind": "trace", "source": "generated", "scale": 0.001, "repeats": 2}
+    first = desk.run(objects(profile))
+    assert first.code == 0, first.log
+    digest = desk.read("run.json")["trace"]["digest"]
+    assert desk.read("points/r1.json")["trace"] == digest
+    other = desk.read("points/r1.json") | {"trace": "another"}
+    (desk.run_folder / "points" / "r1.json").write_text(json.dumps(other))
+    before = len(desk.calls())
+    again = desk.run(objects(profile))
+    assert again.code == 0, again.log
+    assert "is of another trace: measuring again" in again.log
+    assert desk.read("points/r1.json")["trace"] == digest
+    assert len(desk.calls()) == before + 2, "the warm-up and the one point, not the other"
+
+
 def test_without_a_fallback_a_trace_that_cannot_be_had_ends_it_at_once(desk: Desk) -> None:
     made = objects({"kind": "trace", "source": "mooncake", "scale": 0.002, "fallback": False})
     ended = desk.run(unreachable(made))
