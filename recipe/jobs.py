@@ -54,6 +54,8 @@ class JobSpec:
     """False: the account is for something else than the API server (Pod Identity brings a token of its own)."""
     cpu_limit: str | None = None
     init_containers: tuple[Manifest, ...] = ()
+    install_seconds: int = 0
+    """What passes before the script starts: the Job's deadline counts from the Job's start, the script's from its own."""
     volumes: tuple[Manifest, ...] = ()
     volume_mounts: tuple[Manifest, ...] = ()
     env_from: tuple[Manifest, ...] = ()
@@ -67,7 +69,7 @@ def build_job(context: RenderContext, spec: JobSpec) -> tuple[Manifest, Manifest
     pod = _pod(context, spec, tuple(scripts))
     job_spec = {
         "backoffLimit": spec.attempts - 1,
-        "activeDeadlineSeconds": spec.deadline_seconds + JOB_OVERHEAD_SECONDS,
+        "activeDeadlineSeconds": spec.deadline_seconds + spec.install_seconds + JOB_OVERHEAD_SECONDS,
         # No ttlSecondsAfterFinished: a Job that deletes itself is missing at the next refresh, and the next `up` would run it again.
         "podFailurePolicy": {
             "rules": [

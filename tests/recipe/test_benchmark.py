@@ -16,6 +16,7 @@ from recipe.errors import RecipeError
 from recipe.jobs import SCRIPTS
 from recipe.plan import Late, Manifest, Plan
 from recipe.planner import make_plan
+from recipe.scripts import bench
 from tests.recipe.samples import AGG_WORKERS, MOCKER, plan
 
 
@@ -201,6 +202,13 @@ def test_the_job_runs_unprivileged_with_limits_and_a_deadline() -> None:
         assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"]
     assert job(made)["spec"]["activeDeadlineSeconds"] > int(env(made)["DEADLINE_SECONDS"]) == 240 * 60
     assert pod(made)["nodeSelector"][POOL_LABEL] == CPU_POOL
+
+
+def test_the_scripts_deadline_comes_before_the_jobs_even_after_a_slow_install() -> None:
+    """The Job's counts from its start, the script's from its own: about two minutes of installing later."""
+    made = asked()
+    room = job(made)["spec"]["activeDeadlineSeconds"] - int(env(made)["DEADLINE_SECONDS"])
+    assert room >= 2 * 120 + bench.STOP_SECONDS + 30, "then Kubernetes ends the pod, and exit code 7 is never seen"
 
 
 def test_every_code_the_script_ends_with_is_final_and_a_kill_is_not() -> None:
