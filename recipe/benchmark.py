@@ -50,6 +50,11 @@ WARMUP_SEED: Final = 500_000
 START_MINUTES: Final = 3
 """Of a Job: installing its packages, starting AIPerf for each point. An assumption of ours."""
 
+MOST_ROUNDING: Final = 0.1
+"""Share by which a load may differ from the wished one because requests in flight are whole. Above it, stacks of another size are not comparable."""
+MOST_REQUESTS: Final = 100_000
+"""Of one point. AIPerf holds the prompts of a point, about 2 GB at 4000 tokens each (4 characters a token and their copies, an assumption of ours),
+and a hundred times fewer already make a steady figure."""
 INSTALL_SECONDS: Final = 600
 """Until a Job's script runs: its node, its image, and its packages (about 2 minutes where nothing stands in the way: ops/bench/environment.py). The
 Job's deadline has this on top, or the script's own would never come first and nobody would say what was measured. An assumption of ours."""
@@ -95,7 +100,7 @@ def check_benchmark(recipe: Recipe, context_tokens: int) -> list[Problem]:
         if profile.isl + profile.osl > context_tokens:
             reason = f"{profile.isl} + {profile.osl} tokens do not fit the workers' {context_tokens}"
             problems.append(Problem(f"{path}.isl", profile.isl, reason, f"isl + osl at most {context_tokens}"))
-        return problems
+        return problems + _check_loads(profile, f"{path}.concurrency_per_gpu", measured_gpus(recipe))
     longest = (profile.max_input_tokens or LONGEST_CONTEXT - trace.LONGEST_OUTPUT) + trace.LONGEST_OUTPUT
     if longest > context_tokens:
         room = context_tokens - trace.LONGEST_OUTPUT
@@ -106,6 +111,29 @@ def check_benchmark(recipe: Recipe, context_tokens: int) -> list[Problem]:
         reason = f"{profile.repeats} × {trace_minutes(profile):.0f} minutes of trace take longer"
         fix = f"at least {least_minutes(profile):.0f}, or fewer repeats, or scale below {profile.scale:g}"
         problems.append(Problem("benchmark.timeout_minutes", wanted.timeout_minutes, reason, fix))
+    return problems
+
+
+def _check_loads(profile: FixedProfile, path: str, gpus: int) -> list[Problem]:
+    """Points that would be one and the same, that are not what was asked for, or that no AIPerf holds."""
+    problems = []
+    seen: dict[str, float] = {}
+    for index, wish in enumerate(profile.concurrency_per_gpu):
+        at, flight = f"{path}[{index}]", max(1, round(wish * gpus))
+        if f"{wish:g}" in seen:
+            problems.append(
+                Problem(at, wish, f"{seen[f'{wish:g}']:g} is there already", "each load once; repeats: more")
+            )
+            continue
+        seen[f"{wish:g}"] = wish
+        if abs(flight - wish * gpus) > MOST_ROUNDING * wish * gpus:
+            reason = f"on {gpus} GPUs that is {wish * gpus:g} requests in flight, and only whole ones can be sent"
+            problems.append(Problem(at, wish, reason, f"{flight / gpus:g} ({flight} in flight)"))
+        if flight * profile.requests_per_slot > MOST_REQUESTS:
+            reason = f"{flight * profile.requests_per_slot:,} requests in one point, all of whose prompts AIPerf holds in memory"
+            problems.append(
+                Problem(at, wish, reason, f"at most {MOST_REQUESTS:,}: fewer requests_per_slot, or a lower load")
+            )
     return problems
 
 

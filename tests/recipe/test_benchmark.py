@@ -95,6 +95,20 @@ def test_what_cannot_be_measured_is_refused_before_anyone_pays(changes: dict[str
         asked(**changes)
 
 
+@pytest.mark.parametrize(
+    ("loads", "slot", "said"),
+    [
+        ([1, 1], 10, r"concurrency_per_gpu\[1\].*is there already"),
+        ([0.01, 0.02], 10, r"concurrency_per_gpu\[0\].*only whole ones can be sent"),
+        ([1024], 1000, r"16,384,000 requests in one point"),
+    ],
+)
+def test_points_that_are_one_or_none_or_endless_are_refused(loads: list[float], slot: int, said: str) -> None:
+    profile = {"kind": "fixed", "isl": 100, "osl": 10, "concurrency_per_gpu": loads, "requests_per_slot": slot}
+    with pytest.raises(RecipeError, match=said):
+        asked("mine", benchmark__profiles={"mine": profile})
+
+
 def test_a_trace_that_is_too_long_for_the_context_can_be_cut() -> None:
     profiles = {"short": {"kind": "trace", "max_input_tokens": 30_000}}
     assert asked("short", benchmark__profiles=profiles, engine_tuning__context_length=32768).benchmark
