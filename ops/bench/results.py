@@ -18,11 +18,107 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
 from ops.exits import BAD_INPUT, FAILED, CommandError
 from recipe.benchmark import FORMAT
 
 FOLDER: Final = Path("results")
 """Where results go unless told otherwise, below the current folder."""
+
+
+class _Read(BaseModel):
+    """What is relied on of a file that something else wrote; the rest passes unseen. Strict: a figure is no text, and NaN is none."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
+
+
+class _Worker(_Read):
+    role: str
+    replicas: int
+    gpus: int | None
+    tensor_parallel: int | None
+
+
+class _Price(_Read):
+    as_of: str | None = None
+
+
+class _Stack(_Read):
+    engine: str | None
+    mode: str
+    router: str
+    gpu: str | None
+    instance_type: str
+    gpus: int
+    workers: list[_Worker]
+    versions: dict[str, Any]
+    usd_per_hour: float
+    prices: list[_Price]
+    simulated: str | None = None
+
+
+class _Traffic(_Read):
+    kind: str
+    concurrency_per_gpu: list[float] | None = None
+
+
+class _Key(_Read):
+    key: str
+
+
+class _About(_Read):
+    """run.json."""
+
+    stack: str
+    profile: str
+    run: str
+    model: str
+    aiperf: str
+    traffic: _Traffic
+    trace: dict[str, Any] | None = None
+    goodput: dict[str, float]
+    points: list[_Key]
+    about: _Stack
+
+
+class _Sent(_Key):
+    repeat: int
+    concurrency_per_gpu: float | None
+    concurrency: int | None
+
+
+class _Aggregate(_Read):
+    avg: float | None = None
+    p50: float | None = None
+    p99: float | None = None
+
+
+class _Result(_Read):
+    """points/KEY.json."""
+
+    point: _Sent
+    seconds: float
+    metrics: dict[str, _Aggregate]
+    requests: dict[str, list[float | None]]
+    errors: int
+    error_kinds: list[str]
+    sampled: int = 1
+    trace: str | None = None
+
+
+class _Status(_Read):
+    """status.json."""
+
+    state: str
+    reason: str | None = None
+    s3: str | None = None
+
+
+def _damage(error: ValidationError) -> str:
+    """Each wrong place with its reason, the first few."""
+    found = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+    return "; ".join(found[:4]) + (f"; and {len(found) - 4} more" if len(found) > 4 else "")
 
 
 @dataclass(frozen=True)
@@ -109,20 +205,40 @@ def load(folder: Path) -> Run:
             "run the benchmark again, or use the version that made it",
             BAD_INPUT,
         )
+    try:
+        _About.model_validate(about)
+    except ValidationError as error:
+        raise CommandError(
+            f"{folder / 'run.json'} is damaged: {_damage(error)}",
+            "fetch the results again: ops bench STACK --attach",
+            BAD_INPUT,
+        ) from None
+    sent = (about.get("trace") or {}).get("digest")
     points, problems = [], []
     for path in sorted((folder / "points").glob("*.json")):
         try:
-            points.append(_point(json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            point = _point(raw)
+            if (trace := raw.get("trace", sent)) == sent:
+                points.append(point)
+            else:
+                problems.append(f"{path.name} is of another trace ({trace}) than the run ({sent})")
+        except ValidationError as error:
+            problems.append(f"{path.name} cannot be read: {_damage(error)}")
+        except (OSError, ValueError) as error:
             problems.append(f"{path.name} cannot be read: {error!r}"[:300])
     order = {point["key"]: number for number, point in enumerate(about["points"])}
     points.sort(key=lambda point: order.get(point.key, len(order)))
     status: dict[str, Any] = {"state": "cut short", "reason": "it has no status.json: the run was never finished"}
     if (folder / "status.json").exists():
         try:
-            status = _read(folder / "status.json")
+            found = _read(folder / "status.json")
+            _Status.model_validate(found)
+            status = found
         except CommandError as error:
             problems.append(error.message)
+        except ValidationError as error:
+            problems.append(f"status.json cannot be read: {_damage(error)}")
     if not points:
         said = "; ".join(problems) or status.get("reason")
         raise CommandError(f"{folder} holds no measured point: {said}", "run the benchmark again", BAD_INPUT)
@@ -155,19 +271,20 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
-def _point(raw: dict[str, Any]) -> Point:
-    point = raw["point"]
+def _point(raw: Any) -> Point:
+    """Raises ValidationError."""
+    found = _Result.model_validate(raw)
     return Point(
-        key=str(point["key"]),
-        repeat=int(point["repeat"]),
-        concurrency_per_gpu=point["concurrency_per_gpu"],
-        concurrency=point["concurrency"],
-        seconds=float(raw["seconds"]),
+        key=found.point.key,
+        repeat=found.point.repeat,
+        concurrency_per_gpu=found.point.concurrency_per_gpu,
+        concurrency=found.point.concurrency,
+        seconds=found.seconds,
         metrics=raw["metrics"],
-        requests={str(name): list(values) for name, values in raw["requests"].items()},
-        errors=int(raw["errors"]),
-        error_kinds=tuple(raw["error_kinds"]),
-        sampled=int(raw.get("sampled", 1)),
+        requests=found.requests,
+        errors=found.errors,
+        error_kinds=tuple(found.error_kinds),
+        sampled=found.sampled,
     )
 
 

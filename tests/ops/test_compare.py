@@ -234,6 +234,38 @@ def test_what_cannot_be_read_is_named_and_its_neighbours_are_used(run: Run, tmp_
     assert "holds no measured point" in done.output
 
 
+@pytest.mark.parametrize(
+    ("file", "path", "value", "said"),
+    [
+        ("points/r1.json", "metrics", [], "metrics: Input should be a valid dictionary"),
+        ("points/r1.json", "metrics.goodput", None, "metrics.goodput"),
+        ("points/r1.json", "metrics.goodput.avg", math.nan, "metrics.goodput.avg: Input should be a finite number"),
+        ("points/r1.json", "point.concurrency_per_gpu", "2", "point.concurrency_per_gpu"),
+        ("points/r1.json", "trace", "of another pod", "r1.json is of another trace"),
+        ("run.json", "points", None, "points: Input should be a valid list"),
+        ("run.json", "traffic", None, "traffic: "),
+        ("run.json", "about", {}, "about.engine: Field required"),
+        ("run.json", "about.usd_per_hour", None, "about.usd_per_hour"),
+        ("status.json", "state", None, "status.json cannot be read: state"),
+    ],
+)
+def test_damaged_results_are_named_and_never_a_figure(
+    run: Run, tmp_path: Path, file: str, path: str, value: Any, said: str
+) -> None:
+    one, other = folder(tmp_path, "one"), folder(tmp_path, "other", router="kv")
+    data = json.loads((other / file).read_text())
+    *parents, last = path.split(".")
+    target = data
+    for parent in parents:
+        target = target[parent]
+    target[last] = value
+    (other / file).write_text(json.dumps(data))
+    done = run("compare", one, other)
+    assert said in re.sub(r"\s+", " ", done.output)
+    assert done.exit_code == (BAD_INPUT if file == "run.json" else OK)
+    assert "nan" not in done.stdout.lower()
+
+
 def test_another_format_is_refused(run: Run, tmp_path: Path) -> None:
     done = run("compare", folder(tmp_path, "one"), folder(tmp_path, "other", format=99))
     assert done.exit_code == BAD_INPUT
