@@ -101,6 +101,8 @@ def show_result(code: int, folder: Path | None, *, emit: Emit | None) -> int:
         typer.echo("")
         show(*one_run(run))
         typer.echo(f"\n{folder}")
+    if code and run.complete and (reason := run.status.get("reason")):
+        typer.echo(f"\n{reason}", err=True)  # measured, but not kept everywhere
     if not run.complete:
         reason = run.status.get("reason") or "; ".join(run.problems)
         where = f"\nAlso at {run.status['s3']}" if run.status.get("s3") else ""
@@ -165,10 +167,8 @@ def prepare(stack: str, wish: Wish) -> Prepared:
     if wish.settings:
         fix = "`pulumi config set --path recipe.KEY VALUE` first: what is measured is what the stack file says"
         raise CommandError("--set goes with --rehearse", fix, BAD_INPUT)
-    raw = stacks.load(stack).raw
-    before = raw.get("benchmark") or {} if isinstance(raw, dict) else {}
-    attempt = int(before.get("attempt") or 1) + int(wish.again)
-    reprint = int(before.get("reprint") or 0) + int(wish.reprint)
+    before = planned(stack, []).model.recipe.benchmark  # validated: a stack file may say anything
+    attempt, reprint = before.attempt + int(wish.again), before.reprint + int(wish.reprint)
     found = planned(
         stack, [f"benchmark.run={wish.name}", f"benchmark.attempt={attempt}", f"benchmark.reprint={reprint}"]
     )
