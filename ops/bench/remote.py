@@ -27,6 +27,8 @@ TAIL_LINES: Final = 40
 """Of each look while the Job runs; at a point's end, and at the Job's, the whole log is read."""
 PATIENCE_SECONDS: Final = 120.0
 """How long the API may be silent before that is worth a line."""
+REFUSED_SECONDS: Final = 180.0
+"""How long the API may answer 401: credentials that are being renewed take less."""
 _MEASURED: Final = re.compile(r"point \d+ of \d+, (\S+): (?:TTFT|measured before)")
 """The line after which a point's result follows in the log."""
 
@@ -86,6 +88,7 @@ class Follower:
     _due: set[str] = field(default_factory=set)
     """Points that were measured, so that their results must come."""
     _silent_since: float | None = None
+    _refused_since: float | None = None
 
     def look(self) -> bool:
         """One look. True: the Job has ended, and all of its log that is to be had was read."""
@@ -98,10 +101,11 @@ class Follower:
             ended = _ended(job)
             for pod in pods:
                 self._look_at(pod, whole=ended is not None)
-            self._silent_since = None
+            self._silent_since = self._refused_since = None
         except Exception as error:  # the client's errors, urllib3's, an expired token: all of them may pass
             if not _is_network(error):
                 raise
+            self._refusal(error)
             self._silence(error)
             return False
         if ended is None:
@@ -111,7 +115,7 @@ class Follower:
         return True
 
     def follow(self, poll_seconds: float = POLL_SECONDS, until: Callable[[], bool] = lambda: False) -> None:
-        """Look until the Job has ended, or `until` says that nothing more will come."""
+        """Look until the Job has ended, or `until` says that nothing more will come. CommandError: the API refuses these credentials."""
         while not self.look():
             if until():
                 self.look()  # what came between the last look and the end
@@ -201,6 +205,25 @@ class Follower:
             return lines[len(lines) - lines[::-1].index(last) :]
         return lines
 
+    def _refusal(self, error: Exception) -> None:
+        """Credentials the API does not take. Raises CommandError for good ones too weak (403), and for bad ones after a while (401)."""
+        status, reason = getattr(error, "status", None), getattr(error, "reason", None)
+        if status not in (401, 403):
+            self._refused_since = None
+            return
+        said = f"the cluster refuses your credentials: {status} {reason or ''}".rstrip()
+        now = time.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+            if status == 401:
+                self.say(f"{said}; trying again for {REFUSED_SECONDS / 60:.0f} minutes")
+        if status == 403 or now - self._refused_since >= REFUSED_SECONDS:
+            raise CommandError(
+                said,
+                "log in as one with access to the cluster (`aws sts get-caller-identity` says who you are), then: ops bench STACK --attach",
+                FAILED,
+            )
+
     def _silence(self, error: Exception) -> None:
         now = time.monotonic()
         if self._silent_since is None:
@@ -267,12 +290,12 @@ def _pod_state(pod: Any) -> tuple[str, str]:
 
 
 def _is_network(error: Exception) -> bool:
-    """Whether another look may succeed: no answer, or one that says later, or credentials that are being renewed."""
+    """Whether another look may succeed: no answer, or one that says later, or credentials that are being renewed (how long: `_refusal`)."""
     from kubernetes import client
     from urllib3.exceptions import HTTPError
 
     if isinstance(error, client.ApiException):
-        return error.status in (401, 408, 429) or int(error.status or 0) >= 500
+        return error.status in (401, 403, 408, 429) or int(error.status or 0) >= 500
     return isinstance(error, HTTPError | OSError | TimeoutError) and not isinstance(
         error, FileNotFoundError | PermissionError
     )

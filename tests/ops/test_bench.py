@@ -16,9 +16,11 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+import yaml
 from typer.testing import Result
 
 from ops import stacks
+from ops.bench import remote
 from ops.bench.results import LogReader, load, save
 from ops.exits import BAD_INPUT, FAILED, INTERRUPTED, MISSING, OK, CommandError
 from ops.planning import planned
@@ -71,6 +73,7 @@ class Cluster:
         self.pods: list[dict[str, Any]] = []
         self.logs: dict[str, list[str] | None] = {}
         self.answers = True
+        self.refuses = 0
         self.asked: list[str] = []
 
     def pod(self, name: str, state: dict[str, Any], log: list[str] | None = None, **status: Any) -> None:
@@ -90,6 +93,8 @@ class Cluster:
     def answer(self, request: Request) -> Reply:
         path, _, query = request.path.partition("?")
         self.asked.append(request.path)
+        if self.refuses:
+            return Reply(self.refuses, {"message": "no"})
         if not self.answers:
             return Reply(503, {"message": "the network is asleep"})
         if path.endswith("/jobs"):
@@ -429,6 +434,18 @@ def test_a_network_that_sleeps_is_waited_for(bench: Run, cluster: Cluster, tools
     assert load(results(tmp_path)).complete
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_credentials_that_stay_refused_end_it_with_the_reason(
+    bench: Run, cluster: Cluster, tools: Bin, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "REFUSED_SECONDS", 0.2)
+    cluster.refuses = status
+    done = bench("--attach")
+    assert done.exit_code == FAILED, done.output
+    assert f"the cluster refuses your credentials: {status}" in done.output
+    assert "Traceback" not in done.output
+
+
 def test_a_desk_that_was_asleep_fetches_what_it_missed(
     cluster: Cluster, tools: Bin, known: None, tmp_path: Path
 ) -> None:
@@ -563,6 +580,41 @@ def test_bad_input_is_refused_with_what_would_work(
     done = run("bench", *args)
     assert done.exit_code == BAD_INPUT, done.output
     assert said in done.output
+
+
+@pytest.mark.parametrize(
+    ("section", "said"),
+    [
+        ("yes", "benchmark"),
+        ("[fixed]", "benchmark"),
+        ("{attempt: abc}", "benchmark.attempt"),
+        ("{reprint: [1]}", "benchmark.reprint"),
+    ],
+)
+def test_a_bad_section_of_the_stack_file_is_named(bench: Run, tools: Bin, section: str, said: str) -> None:
+    file = stacks.FOLDER / f"Pulumi.{STACK}.yaml"
+    raw = yaml.safe_load(file.read_text())
+    raw["config"]["dynamo-recipes:recipe"]["benchmark"] = yaml.safe_load(section)
+    file.write_text(yaml.safe_dump(raw))
+    done = bench("--attach")
+    assert done.exit_code == BAD_INPUT, done.output
+    assert said in done.output
+    assert isinstance(done.exception, SystemExit), "a traceback"
+
+
+def test_measured_but_not_kept_everywhere_says_why(cluster: Cluster, bench: Run, tools: Bin, tmp_path: Path) -> None:
+    """Exit codes 4 and 8 come with a complete run."""
+    status = {
+        "state": "complete",
+        "code": 4,
+        "reason": "the claim takes no results (it is full)",
+        "measured": ["r1", "r2"],
+    }
+    cluster.pod("p", ended(4), [*BEGINNING, *FIRST, *SECOND, *lines("status.json", status)])
+    cluster.ends("Failed", "PodFailurePolicy")
+    done = bench("--attach")
+    assert done.exit_code == FAILED
+    assert "the claim takes no results (it is full)" in done.output
 
 
 def test_nothing_is_paid_for_without_a_yes(bench: Run, tools: Bin) -> None:
