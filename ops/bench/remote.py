@@ -175,7 +175,9 @@ class Follower:
         for line in fresh:
             self.say(line)
         self._due |= {found.group(1) for line in fresh if (found := _MEASURED.search(line))}
-        if not whole and self._due - set(self.kept):
+        # A large result has more lines than are looked at, and pushes the line that tells of it out of sight.
+        begun = {Path(line.split(" ", 2)[1]).stem for line in text.splitlines() if line.startswith("@@ points/")}
+        if not whole and (self._due | begun) - set(self.kept):
             text = self._log(name, None) or text
         self._keep(text)
 

@@ -446,6 +446,20 @@ def test_credentials_that_stay_refused_end_it_with_the_reason(
     assert "Traceback" not in done.output
 
 
+def test_a_result_with_more_lines_than_a_look_reads_comes_while_the_job_runs(
+    cluster: Cluster, api: str, tmp_path: Path
+) -> None:
+    """The line that tells of the point is above all the lines of its result."""
+    from kubernetes import client
+
+    big = [f"@@ points/r1.json {number}/60 x" for number in range(1, 61)]
+    cluster.pod("p", RUNNING, [*BEGINNING, "point 1 of 2, r1: TTFT 400 ms", *big])
+    with client.ApiClient(client.Configuration(host=api)) as made:
+        follower = remote.Follower(made, "ns", None, tmp_path, lambda _: None)
+        follower.look()
+    assert any("/log" in asked and "tailLines" not in asked for asked in cluster.asked), "the whole log is never read"
+
+
 def test_a_desk_that_was_asleep_fetches_what_it_missed(
     cluster: Cluster, tools: Bin, known: None, tmp_path: Path
 ) -> None:
