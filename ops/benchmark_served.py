@@ -223,6 +223,11 @@ def _sides(title: str, row: Sequence[Mapping[str, Any]]) -> Grid:
     )
 
 
+def _percent(share: float | None) -> str:
+    """None: from 0."""
+    return "–" if share is None else f"{share:+.0%}"
+
+
 def _cell(figure: Mapping[str, Any] | None, digits: int) -> str:
     if figure is None:
         return "–"
@@ -236,7 +241,7 @@ def _agreements(replay: Mapping[str, Any]) -> Grid:
         title="Live against offline, by switch",
         head=("switch", "load", "figure", "live", "offline", "signs"),
         rows=tuple(
-            (one["factor"], one["load"], BY_KEY[one["metric"]].title, f"{one['live_share']:+.0%}", f"{one['offline_share']:+.0%}", one["verdict"])
+            (one["factor"], one["load"], BY_KEY[one["metric"]].title, _percent(one["live_share"]), _percent(one["offline_share"]), one["verdict"])
             for one in replay["agreements"]
         ),
     )  # fmt: skip

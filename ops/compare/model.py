@@ -101,8 +101,8 @@ class Pair:
 
     other: str
     change: float
-    share: float
-    """Of the value before."""
+    share: float | None
+    """Of the value before. None: that one is 0."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +113,8 @@ class Effect:
     load: str
     metric: str
     change: float
-    share: float
-    """Of the first setting's value."""
+    share: float | None
+    """Of the first setting's value. None: that one is 0."""
     noise: float | None
     """A change up to this may be chance. None: one repeat each, so nothing is known."""
     from_: str
@@ -329,7 +329,7 @@ def _missing(corners: set[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
 def pairs_data(effect: Effect) -> list[dict[str, Any]]:
     """For `--json`."""
     return [
-        {"with": pair.other, "change": round(pair.change, 4), "share": round(pair.share, 4)} for pair in effect.pairs
+        {"with": pair.other, "change": round(pair.change, 4), "share": rounded(pair.share)} for pair in effect.pairs
     ]
 
 
@@ -379,8 +379,18 @@ def _effect(factor: Factor, load: str, key: str, pairs: dict[str, tuple[list[Sid
     )  # fmt: skip
 
 
-def _share(change: float, first: float) -> float:
-    return change / first if first else 0.0
+def _share(change: float, first: float) -> float | None:
+    return change / first if first else None
+
+
+def rounded(share: float | None) -> float | None:
+    """For `--json`."""
+    return None if share is None else round(share, 4)
+
+
+def percent(effect: Effect) -> str:
+    """The change as a share; where there was nothing before, the amount is all that can be said."""
+    return _amount(effect.metric, effect.change, sign=True) if effect.share is None else f"{effect.share:+.0%}"
 
 
 def _verdict(
@@ -451,7 +461,10 @@ def _decided(effects: Sequence[Effect]) -> str:
 
 
 def _depends(effect: Effect) -> str:
-    each = ", ".join(f"{pair.share:+.0%} with {pair.other}{_worse(effect, pair.change)}" for pair in effect.pairs)
+    def said(pair: Pair) -> str:
+        return _amount(effect.metric, pair.change, sign=True) if pair.share is None else f"{pair.share:+.0%}"
+
+    each = ", ".join(f"{said(pair)} with {pair.other}{_worse(effect, pair.change)}" for pair in effect.pairs)
     return f"what {effect.factor} does depends on the other switch: {effect.from_} → {effect.to} {each}"
 
 
@@ -460,7 +473,8 @@ def _worse(effect: Effect, change: float) -> str:
 
 
 def _change(effect: Effect) -> str:
-    return f"{effect.from_} → {effect.to} {effect.share:+.0%} ({_amount(effect.metric, effect.change, sign=True)})"
+    amount = _amount(effect.metric, effect.change, sign=True)
+    return f"{effect.from_} → {effect.to} {amount if effect.share is None else f'{effect.share:+.0%} ({amount})'}"
 
 
 def _amount(key: str, value: float | None, *, sign: bool = False) -> str:

@@ -14,7 +14,18 @@ from typing import Any, Final, Literal, TypeAlias
 
 from ops import stacks
 from ops.bench.results import Run
-from ops.compare.model import BY_KEY, DECIDING, Comparison, Effect, Figure, Side, effects_of, pairs_data
+from ops.compare.model import (
+    BY_KEY,
+    DECIDING,
+    Comparison,
+    Effect,
+    Figure,
+    Side,
+    effects_of,
+    pairs_data,
+    percent,
+    rounded,
+)
 from ops.exits import CommandError
 from recipe.benchmark import PUBLISHED_TRACE
 from recipe.config import Recipe, parse_any
@@ -90,8 +101,8 @@ class Replayed:
             if one.word == "disagree":
                 where = "" if one.live.load == "trace" else f" at {one.live.load}"
                 said.append(
-                    f"Disagreement: {one.live.factor}, {BY_KEY[one.live.metric].title}{where}: live {one.live.share:+.0%}, "
-                    f"offline {one.offline.share:+.0%}. {rest}"
+                    f"Disagreement: {one.live.factor}, {BY_KEY[one.live.metric].title}{where}: live {percent(one.live)}, "
+                    f"offline {percent(one.offline)}. {rest}"
                 )
         return tuple(said)
 
@@ -276,8 +287,8 @@ def as_data(found: Replayed, side_data: Callable[[Side], dict[str, Any]]) -> dic
                 "factor": one.live.factor,
                 "load": one.live.load,
                 "metric": one.live.metric,
-                "live_share": round(one.live.share, 4),
-                "offline_share": round(one.offline.share, 4),
+                "live_share": rounded(one.live.share),
+                "offline_share": rounded(one.offline.share),
                 "verdict": one.word,
             }
             for one in found.agreements
@@ -287,7 +298,7 @@ def as_data(found: Replayed, side_data: Callable[[Side], dict[str, Any]]) -> dic
                 "factor": one.factor,
                 "load": one.load,
                 "metric": one.metric,
-                "share": round(one.share, 4),
+                "share": rounded(one.share),
                 "decided": one.decided,
                 "depends": one.depends,
                 "pairs": pairs_data(one),

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ops.bench.results import Run
-from ops.compare.model import BY_KEY, METRICS, Comparison, Figure, Side, pairs_data, side_of
+from ops.compare.model import BY_KEY, METRICS, Comparison, Figure, Side, pairs_data, percent, rounded, side_of
 
 if TYPE_CHECKING:
     from ops.compare.replayed import Replayed
@@ -58,8 +58,8 @@ def agreement_rows(found: Replayed) -> list[tuple[str, ...]]:
             one.live.factor,
             one.live.load,
             BY_KEY[one.live.metric].title,
-            f"{one.live.share:+.0%}",
-            f"{one.offline.share:+.0%}",
+            percent(one.live),
+            percent(one.offline),
             one.word,
         )
         for one in found.agreements
@@ -111,7 +111,7 @@ def as_data(found: Comparison) -> dict[str, Any]:
                 "from": one.from_,
                 "to": one.to,
                 "change": round(one.change, 4),
-                "share": round(one.share, 4),
+                "share": rounded(one.share),
                 "noise": one.noise if one.noise is None else round(one.noise, 4),
                 "decided": one.decided,
                 "better": one.better(one.change),

@@ -169,6 +169,26 @@ def test_repeats_that_happen_to_agree_do_not_make_two_percent_a_result(tmp_path:
     assert any(sentence.startswith("TTFT mean: noise") for sentence in found.verdict)
 
 
+def test_from_nothing_there_is_no_percentage(run: Run, tmp_path: Path) -> None:
+    """Goodput of 0 is what a stack over its limits has; "+0%" would say that nothing changed."""
+    paths = corners(tmp_path)
+    for path in paths:
+        for number, file in enumerate(sorted((path / "points").glob("*.json"))):
+            data = json.loads(file.read_text())
+            data["metrics"]["goodput"]["avg"] = 0.0 if path.name.endswith("rr") else 2.0 + number / 100
+            file.write_text(json.dumps(data))
+    (said,) = (one for one in comparison(*paths).verdict if one.startswith("goodput"))
+    assert "round-robin → kv +2.0" in said
+    assert "+0%" not in said
+    (effect,) = (
+        one
+        for one in json.loads(run("compare", *paths, "--json").stdout)["effects"]
+        if (one["factor"], one["metric"]) == ("router", "goodput_rps")
+    )
+    assert effect["share"] is None
+    assert [pair["share"] for pair in effect["pairs"]] == [None, None]
+
+
 def test_one_run_each_decides_nothing(tmp_path: Path) -> None:
     one = folder(tmp_path, "one", ttft=(400.0,), itl=(14.0,))
     other = folder(tmp_path, "other", router="kv", ttft=(200.0,), itl=(14.0,))
