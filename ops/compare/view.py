@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from rich import box
-from rich.console import RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -76,8 +78,57 @@ def one_run(run: Run) -> Iterator[RenderableType]:
         yield Text(f"! {problem}", style="yellow")
 
 
-def table(sides: Any, first: str = "run", name: Any = lambda side: side.run.name) -> Table:
-    """A row per side; ± is half the range over the repeats."""
+@dataclass(frozen=True)
+class Figures:
+    """A row per side where that fits; in a narrow terminal a row per figure, and as many blocks of sides as it takes. No figure is ever cut."""
+
+    sides: tuple[Side, ...]
+    first: str
+    name: Callable[[Side], str]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        wide = _wide(self.sides, self.first, self.name)
+        if Measurement.get(console, options.update(max_width=_ANY_WIDTH), wide).maximum <= options.max_width:
+            yield wide
+            return
+        cells = [
+            (
+                str(number),
+                *(_cell(side.figures.get(metric.key), metric.digits) for metric in METRICS),
+                str(side.repeats),
+            )
+            for number, side in enumerate(self.sides, 1)
+        ]
+        for number, side in enumerate(self.sides, 1):
+            yield Text(f"{number}: {self.name(side)}")
+        titles = [
+            "",
+            *(f"{metric.title}, {metric.unit}".replace("tokens, $", "tokens") for metric in METRICS),
+            "repeats",
+        ]
+        widest = max(len(cell) for column in cells for cell in column)
+        block = max(1, (options.max_width - _TITLE_WIDTH) // (widest + 2))
+        for start in range(0, len(cells), block):
+            made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim")
+            made.add_column(self.first, overflow="fold")
+            for column in cells[start : start + block]:
+                made.add_column(column[0], justify="right", no_wrap=True, min_width=len(max(column, key=len)))
+            for row, title in enumerate(titles[1:], 1):
+                made.add_row(title, *(column[row] for column in cells[start : start + block]))
+            yield made
+
+
+_ANY_WIDTH: Final = 1000
+_TITLE_WIDTH: Final = 34
+"""Of a figure's title and the lines beside it."""
+
+
+def table(sides: Any, first: str = "run", name: Any = lambda side: side.run.name) -> Figures:
+    """Figures by side; ± is half the range over the repeats."""
+    return Figures(tuple(sides), first, name)
+
+
+def _wide(sides: Sequence[Side], first: str, name: Callable[[Side], str]) -> Table:
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim")
     made.add_column(first)
     for metric in METRICS:

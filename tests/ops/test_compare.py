@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -15,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import Result
 
 from ops.bench.results import load
 from ops.compare import charts
 from ops.compare.model import Comparison, compare
 from ops.compare.page import page
+from ops.compare.view import table
 from ops.exits import BAD_INPUT, OK
 from tests.ops.bench_samples import beside, corners, folder
 
@@ -217,6 +220,19 @@ def test_simulated_figures_are_marked_everywhere_and_no_evidence_for_disaggregat
 
 
 # ── output ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100, 250])
+def test_no_figure_is_cut_however_narrow_the_terminal(columns: int, tmp_path: Path) -> None:
+    found = comparison(*corners(tmp_path))
+    screen = Console(width=columns, file=io.StringIO(), force_terminal=False)
+    with screen.capture() as captured:
+        screen.print(table(found.sides["trace"]))
+    said = captured.get()
+    assert "…" not in said
+    assert max(map(len, said.splitlines())) <= columns
+    for cell in ("405 ±5", "1,215 ±15", "10.1 ±0.0", "qwen3-32b-disagg, kv"):
+        assert cell in said
 
 
 def test_json_holds_every_figure_and_the_verdict(run: Run, tmp_path: Path) -> None:
