@@ -226,6 +226,8 @@ def compare(
 
         if len(results) != 2:
             raise CommandError("--corners needs two stacks", "python -m ops compare --corners AGG DISAGG", BAD_INPUT)
+        if as_json:
+            raise CommandError("--corners prints commands, which are no figures", "leave out --json", BAD_INPUT)
         typer.echo(corner_commands(str(results[0]), str(results[1]), profile))
         return
     from ops.compare.command import compare_folders, folders_of

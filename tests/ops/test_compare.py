@@ -317,6 +317,27 @@ def test_corners_print_what_to_run_and_set(run: Run) -> None:
     assert "pulumi config set -s qwen3-32b-disagg --path recipe.router.mode round-robin" in lines
 
 
+def test_corners_are_commands_and_no_json(run: Run) -> None:
+    done = run("compare", "--corners", "qwen3-32b-agg", "qwen3-32b-disagg", "--json")
+    assert done.exit_code == BAD_INPUT
+    assert "leave out --json" in done.output
+
+
+def test_the_same_run_twice_is_one(run: Run, tmp_path: Path) -> None:
+    one = folder(tmp_path)
+    done = run("compare", one, one / ".." / one.name)
+    assert done.exit_code == BAD_INPUT
+    assert "two runs at least" in done.output
+
+
+def test_all_leaves_rehearsed_runs_out_beside_measured_ones(run: Run, tmp_path: Path) -> None:
+    corners(tmp_path)
+    folder(tmp_path, "1-abc-rehearsed", about__simulated="a formula")
+    done = run("compare", tmp_path, "--all", "--json")
+    assert done.exit_code == OK, done.output
+    assert len(json.loads(done.stdout)["runs"]) == 4
+
+
 def test_corners_need_a_pair_that_differs_in_mode(run: Run) -> None:
     done = run("compare", "--corners", "qwen3-32b-agg", "qwen3-32b-agg")
     assert done.exit_code == BAD_INPUT
