@@ -45,8 +45,11 @@ LONGEST_CONTEXT: Final = 131_072
 """What every request of the traces fits (recipe/scripts/trace.py)."""
 TRACE_WARMUP: Final = 16
 """Requests in flight of a trace's warm-up."""
-WARMUP_SEED: Final = 500_000
-"""Added to the profile's seed, so that a warm-up sends other prompts."""
+WARMUP_SEED: Final = 24_000
+"""Added to the profile's seed, so that a warm-up sends other prompts: above every point's (20 repeats of 1000), below the next attempt's."""
+ATTEMPT_SEED: Final = 25_000
+"""Between the seeds of two attempts. The same prompts again would come from the prefix caches of a stack that has stood since. A trace stays the
+same one: times, lengths and what is shared follow from the profile, and only the words are others."""
 START_MINUTES: Final = 3
 """Of a Job: installing its packages, starting AIPerf for each point. An assumption of ours."""
 
@@ -154,11 +157,11 @@ def measured_gpus(recipe: Recipe) -> int:
     return sum(pool.replicas * pool.gpus for pool in recipe.workers.values())
 
 
-def make_points(profile: Profile, gpus: int) -> list[dict[str, Any]]:
+def make_points(profile: Profile, gpus: int, attempt: int = 1) -> list[dict[str, Any]]:
     """What is measured, in order: all points once, then all again, so that a slow drift does not look like a point's own."""
     points: list[dict[str, Any]] = []
     for repeat in range(1, profile.repeats + 1):
-        seed = profile.seed + 1000 * (repeat - 1)
+        seed = profile.seed + ATTEMPT_SEED * (attempt - 1) + 1000 * (repeat - 1)
         if isinstance(profile, TraceProfile):
             points.append(
                 {"key": f"r{repeat}", "repeat": repeat, "seed": seed, "concurrency": None, "requests": None}
@@ -216,7 +219,7 @@ def make_benchmark(
     assert wanted.run is not None, "asked for"
     profile = profiles(wanted)[wanted.run]
     gpus = measured_gpus(recipe)
-    points = make_points(profile, gpus)
+    points = make_points(profile, gpus, wanted.attempt)
     spec: dict[str, Any] = {
         "format": FORMAT,
         "stack": context.stack,
@@ -232,7 +235,7 @@ def make_benchmark(
         "about": about(context, cost, cpu, versions),
         "reprint": wanted.reprint,
         "bucket": bucket.model_dump() if bucket else None,
-        "warmup": _warmup(profile, gpus),
+        "warmup": _warmup(profile, gpus, wanted.attempt),
     }
     if isinstance(profile, TraceProfile):
         spec["trace_source"] = PUBLISHED_TRACE | {
@@ -283,7 +286,7 @@ def about(context: RenderContext, cost: Cost, cpu: CpuInstance, versions: dict[s
     }
 
 
-def _warmup(profile: Profile, gpus: int) -> dict[str, int]:
+def _warmup(profile: Profile, gpus: int, attempt: int) -> dict[str, int]:
     """What is sent before the first point: the profile's own lengths, of a trace some of its usual ones."""
     if isinstance(profile, FixedProfile):
         flight, isl, osl = max(1, round(max(profile.concurrency_per_gpu) * gpus)), profile.isl, profile.osl
@@ -294,7 +297,7 @@ def _warmup(profile: Profile, gpus: int) -> dict[str, int]:
         "concurrency": flight,
         "isl": isl,
         "osl": osl,
-        "seed": profile.seed + WARMUP_SEED,
+        "seed": profile.seed + ATTEMPT_SEED * (attempt - 1) + WARMUP_SEED,
     }
 
 

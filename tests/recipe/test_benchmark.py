@@ -145,6 +145,16 @@ def test_no_two_points_send_the_same_prompts(profile: FixedProfile | TraceProfil
     assert len({point["key"] for point in points}) == len(points)
 
 
+@pytest.mark.parametrize("profile", ["fixed", "mooncake"])
+def test_another_attempt_sends_other_prompts_of_the_same_traffic(profile: str) -> None:
+    """The stack has stood since the first attempt, and its prefix caches know all of it."""
+    first, again = (spec(asked(profile, benchmark__attempt=attempt)) for attempt in (1, 2))
+    seeds = [{one["seed"] for one in (*made["points"], made["warmup"])} for made in (first, again)]
+    assert not seeds[0] & seeds[1]
+    assert first["traffic"] == again["traffic"], "or `compare` would refuse the two"
+    assert first.get("trace_source") == again.get("trace_source"), "or it would be another trace"
+
+
 def test_with_the_mock_engine_the_gpus_are_those_it_pretends() -> None:
     changes = {f"{key}": value for key, value in MOCKER.items()}
     made = asked(benchmark__cpu=0.5, benchmark__memory_gib=2, **changes)
