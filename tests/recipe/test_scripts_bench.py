@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from ops.bench.results import LogReader
+from ops.bench.results import LogReader, load
 from recipe.plan import Objects
 from recipe.scripts import bench
 from tests.recipe.samples import plan
@@ -108,6 +108,7 @@ def test_every_point_is_measured_and_the_log_alone_carries_all_of_it(desk: Desk)
     assert logged["status.json"]["state"] == "complete"
     assert logged["points/c2-r1.json"]["requests"]["isl"] == [4000] * 32
     assert "4 of 4 points kept" in ended.message
+    assert load(desk.run_folder).complete, "the desk's reader takes what the script writes"
 
 
 def test_the_load_is_per_gpu_and_no_prompt_is_sent_twice(desk: Desk) -> None:
@@ -299,6 +300,7 @@ def test_a_point_of_another_trace_is_measured_again(desk: Desk) -> None:
     assert again.code == 0, again.log
     assert "is of another trace: measuring again" in again.log
     assert desk.read("points/r1.json")["trace"] == digest
+    assert load(desk.run_folder).complete
     assert len(desk.calls()) == before + 2, "the warm-up and the one point, not the other"
 
 
