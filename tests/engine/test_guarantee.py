@@ -116,7 +116,11 @@ def test_that_nobody_listens_any_more_keeps_no_gpus_running(rig: Rig) -> None:
     """`… 2>&1 | tee log` and Ctrl-C takes the reader away first; a closed terminal the same."""
     reader, writer = os.pipe()
     os.close(reader)
-    ending = replace(rig.life(press(signal.SIGINT)), say=lambda line: os.write(writer, line.encode()) and None).run()
+
+    def say(line: str) -> None:
+        os.write(writer, line.encode())
+
+    ending = replace(rig.life(press(signal.SIGINT)), say=say).run()
     os.close(writer)
     assert ending.stopped == "Ctrl-C"
     rig.nothing_is_left()
