@@ -483,7 +483,7 @@ class _Planner:
 def _cheaper(cost: Cost) -> str:
     """What to do about a stack that costs more than its cap."""
     most = max(cost.lines, key=lambda line: line.usd_per_hour)
-    return f"a cap of at least {cost.usd_per_hour:.2f}, or less of what costs most: {most.what}, ${most.usd_per_hour:.2f} an hour"
+    return f"a cap of at least {cost.usd_per_hour:.2f}, or less of what costs most: {most.what}, {most.quantity:g} for ${most.usd_per_hour:.2f} an hour"
 
 
 def _cpu_quota(recipe: Recipe | Base, cpu: CpuInstance) -> str:

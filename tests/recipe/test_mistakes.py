@@ -186,7 +186,7 @@ TOGETHER = mistakes(
 ROOM = mistakes(
     ("budget.usd_per_hour=100", "budget.usd_per_hour", 100.0, "the stack costs $113.55 an hour", "at least 113.55", "budget.usd_per_hour=113.55"),
     ("hardware.gpu=b200", "budget.usd_per_hour", 130.0, "the stack costs $231.33", "p6-b200.48xlarge", "hardware.gpu=b200 ; budget.usd_per_hour=231.33"),
-    ("workers.prefill.replicas=7", "budget.usd_per_hour", 130.0, WIDE, "3 × $55.04", "workers.prefill.replicas=7 ; budget.usd_per_hour=168.61"),
+    ("workers.prefill.replicas=7", "budget.usd_per_hour", 130.0, WIDE, "3 for $165.12 an hour", "workers.prefill.replicas=7 ; budget.usd_per_hour=168.61"),
     (
         "workers.decode.tensor_parallel=1", "workers.decode.tensor_parallel", 1, "61.0 GiB weights + 6 GiB overhead", "tensor_parallel: 2",
         "workers.decode.tensor_parallel=2",

@@ -151,7 +151,7 @@ def test_every_amount_names_where_its_price_comes_from() -> None:
 def test_a_stack_above_its_budget_is_refused_with_both_figures() -> None:
     (problem,) = refused(budget__usd_per_hour=100)
     assert problem.path == "budget.usd_per_hour"
-    assert problem.fix.endswith("GPU nodes, p5.48xlarge, $110.08 an hour"), (
+    assert problem.fix.endswith("GPU nodes, p5.48xlarge, 2 for $110.08 an hour"), (
         "what costs most, by the hour whatever it is priced by"
     )
     assert "$11" in problem.reason, "the message must say what it would cost"
