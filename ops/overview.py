@@ -11,8 +11,10 @@ from ops.exits import CommandError
 from ops.plan_data import as_data, commands, problems_as_data
 from ops.stacks import StackFile
 from ops.variants import Variant, of_file
+from recipe import catalogue
 from recipe.catalogue import DURATIONS, DURATIONS_DATE, PRICE_REGION
 from recipe.config import Base, Recipe, parse_any
+from recipe.cost import stands_in
 from recipe.errors import RecipeError
 from recipe.plan import BasePlan, Plan
 from recipe.planner import make_plan
@@ -48,13 +50,11 @@ class Row:
         return "–" if found is None else f"{found:.0f}"
 
     @property
-    def priced(self) -> bool:
-        """Whether the catalogue knows what its GPU nodes cost."""
-        return not any(line.what.startswith("GPU nodes") and not line.unit_usd for line in self.plan.cost.lines)
-
-    @property
     def usd_per_hour(self) -> str:
-        return f"{self.plan.cost.usd_per_hour:,.2f}{'' if self.priced else ' + GPUs'}"
+        """With a ~ where another type's price stands for that of the GPU nodes, which nobody knows."""
+        pool = self.plan.gpu_pool
+        guessed = pool is not None and stands_in(self.plan.recipe, catalogue.gpu_instance(pool.instance_type))
+        return f"{'~' if guessed else ''}{self.plan.cost.usd_per_hour:,.2f}"
 
     @property
     def over_cap(self) -> bool:
@@ -143,7 +143,7 @@ def footnotes(found: Overview) -> list[str]:
     notes = [
         "* the GPU the stack file names; another one is `hardware.gpu` in the file, or `--set hardware.gpu=…`",
         minutes,
-        f"$ an hour while the GPU nodes run, at list prices of {PRICE_REGION} (`python -m ops plan STACK` shows each with source and date)",
+        f"$ an hour while the GPU nodes run, at list prices of {PRICE_REGION} (`python -m ops plan STACK` shows each with source and date; ~: another type's stands for one that nobody knows)",
     ]
     if any(row.over_cap for row in found.rows):
         notes.insert(1, "† costs more than the file's budget.usd_per_hour: raise that as well")

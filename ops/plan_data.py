@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import date
 from typing import Any, Final
 
 from ops import cold_start
 from ops.resources import rooms
+from recipe import catalogue
 from recipe.catalogue import DURATIONS_DATE
 from recipe.config import Base, Recipe
 from recipe.errors import Problem, RecipeError
@@ -40,7 +42,17 @@ def warnings(plan: Plan | BasePlan, today: date) -> tuple[str, ...]:
     old = [f"{line.what} ({as_of})" for line, as_of in dated if (today - as_of).days > PRICE_AGE_DAYS]
     aged = (f"prices older than {PRICE_AGE_DAYS} days: {'; '.join(old)}",) if old else ()
     late = timeline_warnings(plan) if isinstance(plan, Plan) else ()
-    return (*plan.warnings, *late, *aged)
+    return (*plan.warnings, *late, *aged, *_dearer_control_plane(plan, today))
+
+
+def _dearer_control_plane(plan: Plan | BasePlan, today: date) -> Iterator[str]:
+    """EKS takes six times as much for a Kubernetes version whose standard support has ended. The plan has no clock to know it by."""
+    until = catalogue.KUBERNETES[plan.cluster.version].standard_support_until
+    if today > until:
+        usd = catalogue.PRICES["eks/extended"].usd or 0.0
+        yield (
+            f"Kubernetes {plan.cluster.version} left standard support on {until}: the control plane costs ${usd:.2f} an hour, which is not in the totals"
+        )
 
 
 def as_data(plan: Plan | BasePlan, fixes: dict[str, str], today: date) -> dict[str, Any]:

@@ -18,12 +18,29 @@ _GB: Final = 10**9
 
 
 def gpu_price(recipe: Recipe, instance: GpuInstance) -> catalogue.Price | None:
-    """The GPU node's hourly price for the recipe's kind of capacity, or None where none is known.
+    """The GPU node's hourly price for the recipe's kind of capacity; where none is known, the highest on-demand price of its GPU.
 
-    Spot has no list price: the on-demand price stands for it, as an upper bound.
+    A stand-in has another name: at no price at all, a cap on $/h would hold nothing. Spot has no list price: the on-demand price stands
+    for it, as an upper bound. None: nothing with that GPU has a price.
     """
-    name = f"{instance.name}/capacity-block" if recipe.hardware.capacity.kind == "capacity-block" else instance.name
-    return _price(name)
+    own = _own_price(recipe, instance)
+    alike = [_price(row.name) for row in catalogue.GPU_INSTANCES.values() if row.gpu == instance.gpu]
+    known = [price for price in alike if price is not None and price.usd is not None]
+    return own or max(known, key=lambda price: price.usd or 0.0, default=None)
+
+
+def stands_in(recipe: Recipe, instance: GpuInstance) -> str | None:
+    """What stands in for a price that is not known, in words; None where it is known, or nothing is."""
+    price = gpu_price(recipe, instance)
+    if price is None or price.usd is None or price == _own_price(recipe, instance):
+        return None
+    return f"{price.name}, ${price.usd:.2f} an hour"
+
+
+def _own_price(recipe: Recipe, instance: GpuInstance) -> catalogue.Price | None:
+    block = recipe.hardware.capacity.kind == "capacity-block"
+    found = _price(f"{instance.name}/capacity-block" if block else instance.name)
+    return found if found is not None and found.usd is not None else None
 
 
 def _price(name: str) -> catalogue.Price | None:
@@ -48,7 +65,7 @@ def make_cost(
     images_gb = recipe.hardware.cpu.nodes * MOCKER_IMAGE_GB if gpu is None else gpu_nodes * IMAGE_GB
     through_nat = weights_gb + images_gb
     hourly = [
-        *([_hourly(f"GPU nodes, {gpu.name}", gpu_nodes, gpu_price(recipe, gpu))] if gpu and gpu_nodes else []),
+        *([_hourly(_gpu_words(recipe, gpu), gpu_nodes, gpu_price(recipe, gpu))] if gpu and gpu_nodes else []),
         _hourly(f"CPU nodes, {cpu.name}", recipe.hardware.cpu.nodes, _price(cpu.name)),
         *(foundation_lines() if own else ()),
         _hourly("root volumes, GiB", disks_gib, catalogue.price("ebs-gp3/gb-month"), 1 / HOURS_PER_MONTH),
@@ -69,6 +86,11 @@ def make_cost(
             _once("EFS, GB read (verify, load)", weights_gb * (1 + replicas), catalogue.price("efs/read-gb")),
         ]
     return _sum(hourly, once, recipe.budget.ttl_hours)
+
+
+def _gpu_words(recipe: Recipe, gpu: GpuInstance) -> str:
+    other = stands_in(recipe, gpu)
+    return f"GPU nodes, {gpu.name}" + (f", at the price of {other.partition(',')[0]}" if other else "")
 
 
 def make_base_cost(recipe: Base, cpu: CpuInstance) -> Cost:

@@ -27,7 +27,7 @@ from recipe.config import (
     Storage,
 )
 from recipe.constants import GPU_PRESENT_LABEL, POOL_LABEL, STACK_LABEL
-from recipe.cost import cached_bytes, gpu_price, make_base_cost, make_cost
+from recipe.cost import cached_bytes, gpu_price, make_base_cost, make_cost, stands_in
 from recipe.engines import ENGINES
 from recipe.engines.mocker import kv_tokens
 from recipe.errors import Problem, RecipeError, shorten
@@ -454,15 +454,20 @@ class _Planner:
     def _gpu_warnings(self, gpu: GpuInstance) -> list[str]:
         recipe = self.recipe
         warnings: list[str] = []
-        price = gpu_price(recipe, gpu)
-        if price is None or price.usd is None:
-            warnings.append(
-                f"no price known for {gpu.name} ({recipe.hardware.capacity.kind}): the totals leave the GPUs out"
-            )
+        price, other = gpu_price(recipe, gpu), stands_in(recipe, gpu)
+        if other or price is None:
+            what = f"that of {other} stands for it" if other else "the totals leave the GPUs out, and no cap holds them"
+            warnings.append(f"no price known for {gpu.name} ({recipe.hardware.capacity.kind}): {what}")
         if recipe.hardware.capacity.kind == "spot":
             warnings.append("spot has no list price: the on-demand price stands for it")
         if recipe.hardware.parallel_pull and (reason := catalogue.check_parallel_pull(self._gpu_release())):
             warnings.append(f"hardware.parallel_pull is true, and {reason}")
+        for role in recipe.workers:
+            tuning = recipe.tuning(role)
+            if unchecked := [*tuning.extra_args, *tuning.extra_engine_config]:
+                warnings.append(
+                    f"{role}: {' '.join(unchecked)}: nobody checks extra arguments, and the plan's arithmetic goes on without them"
+                )
         if not recipe.weights.wait:
             warnings.append("weights.wait is false: GPU nodes may idle while the weights download")
         if self._gpu_release() is None:

@@ -46,7 +46,7 @@ def plan(
     if markdown and (as_json or not every):
         raise CommandError("--markdown goes with --all, and not with --json", "python -m ops plan --help", BAD_INPUT)
     if every == (stack is not None):
-        raise CommandError("name a stack, or give --all", "python -m ops plan --help", BAD_INPUT)
+        raise CommandError("a stack or --all, and not both", "python -m ops plan --help", BAD_INPUT)
     if every and cold_start:
         if settings or manifests:
             raise CommandError("--set and --manifests do not go with --all --cold-start", "leave them out", BAD_INPUT)
@@ -190,7 +190,9 @@ def tune(
     from ops.variants import GPUS
 
     if every == (stack is not None) or (to is not None and not every):
-        raise CommandError("name a stack, or give --all", "python -m ops tune --help", BAD_INPUT)
+        raise CommandError(
+            "a stack or --all, and not both; --write goes with --all", "python -m ops tune --help", BAD_INPUT
+        )
     if gpu is not None and gpu not in GPUS:
         raise CommandError(f"{gpu} is no GPU of the catalogue", f"one of {', '.join(GPUS)}", BAD_INPUT)
     if trace is not None and (isl or osl):

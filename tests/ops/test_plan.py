@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ops.exits import BAD_INPUT, FAILED, CommandError
 from ops.plan_data import PRICE_AGE_DAYS, warnings
 from ops.planning import planned
 from ops.resources import rooms
+from recipe import catalogue
 from tests.ops.conftest import STACK, write
 from tests.recipe.samples import plan, raw
 
@@ -357,3 +358,11 @@ def test_a_mistake_in_the_bases_file_is_found_from_the_stack(folder: Path, run: 
     assert result.exit_code == BAD_INPUT
     assert "did you mean budget?" in result.stderr
     assert "stacks/Pulumi.under.yaml" in result.stderr, "the reader has to know which file"
+
+
+def test_a_kubernetes_version_out_of_standard_support_is_said_with_what_it_costs() -> None:
+    plan = planned("mocker-cpu", ["versions.kubernetes='1.33'"]).model
+    until = catalogue.KUBERNETES["1.33"].standard_support_until
+    assert not any("standard support" in one for one in warnings(plan, until))
+    (said,) = [one for one in warnings(plan, until + timedelta(days=1)) if "standard support" in one]
+    assert "$0.60 an hour" in said

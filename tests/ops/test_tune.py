@@ -108,9 +108,9 @@ def test_limits_that_nothing_keeps_write_nothing(run: Run, folder: Path, table: 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((), "name a stack, or give --all"),
-        (("mine", "--all"), "name a stack, or give --all"),
-        (("mine", "--write", "x.md"), "name a stack, or give --all"),
+        ((), "a stack or --all, and not both"),
+        (("mine", "--all"), "a stack or --all, and not both"),
+        (("mine", "--write", "x.md"), "a stack or --all, and not both"),
         (("mine", "--gpu", "h300"), "h300 is no GPU"),
         (("mine", "--trace", "t.jsonl", "--isl", "100"), "leave one of them out"),
         (("mine", "--trace", "missing.jsonl"), "cannot be read"),

@@ -157,9 +157,38 @@ def test_a_stack_above_its_budget_is_refused_with_both_figures() -> None:
     assert "$11" in problem.reason, "the message must say what it would cost"
 
 
-def test_an_unknown_price_is_said_not_silently_zero() -> None:
-    made = plan(hardware={"gpu": "h200", "instance_type": "p5e.48xlarge"})
-    assert any("no price known for p5e.48xlarge" in warning for warning in made.warnings)
+BLOCK = {"kind": "capacity-block", "reservation_id": "cr-0123456789abcdef0"}
+
+
+@pytest.mark.parametrize(
+    ("hardware", "stand_in"),
+    [
+        ({"gpu": "h200", "instance_type": "p5e.48xlarge"}, "p5en.48xlarge"),
+        ({"gpu": "b200", "capacity": BLOCK}, "p6-b200.48xlarge"),
+    ],
+)
+def test_an_unknown_price_has_a_stand_in_that_a_cap_can_hold(hardware: dict[str, Any], stand_in: str) -> None:
+    made = plan(hardware=hardware, budget__usd_per_hour=400)
+    (warning,) = [one for one in made.warnings if "no price known for" in one]
+    assert f"that of {stand_in}, $" in warning
+    assert any(f"at the price of {stand_in}" in line.what for line in made.cost.lines)
+    assert made.cost.usd_per_hour > 100, "at no price, 16 GPUs would pass under a cap of $5"
+    (problem,) = [one for one in refused(hardware=hardware, budget__usd_per_hour=5) if "budget" in one.path]
+    assert "an hour" in problem.reason
+
+
+def test_what_goes_through_the_escape_hatch_is_said() -> None:
+    made = plan(workers__decode__tuning={"extra_args": ["--max-model-len=1024"]})
+    (warning,) = [one for one in made.warnings if "extra arguments" in one]
+    assert warning.startswith("decode: --max-model-len=1024: nobody checks")
+    assert not any("extra arguments" in one for one in plan().warnings)
+
+
+def test_a_known_price_has_no_stand_in() -> None:
+    block = plan(hardware={"gpu": "h100", "capacity": BLOCK}, budget__usd_per_hour=400)
+    for made in (plan(), block):
+        assert not any("no price known" in warning for warning in made.warnings)
+        assert not any("at the price of" in line.what for line in made.cost.lines)
 
 
 # ── refusals ─────────────────────────────────────────────────────────────────────────────────────────────────────────
