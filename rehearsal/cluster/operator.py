@@ -1,7 +1,8 @@
 """What Dynamo's operator makes of a graph: derived the way it was seen to (facts/dynamo.md "Observed"), not its own code.
 
-Enough of it for admission, scheduling, RBAC and deletion to be real: Deployments, Services, accounts, with the labels,
-environment, probes and volumes that the operator adds.
+Enough of it for admission, scheduling, RBAC and deletion to be real: Deployments, Services, accounts, with the labels, probes and
+volumes that the operator adds, and of the environment what names and ports depend on. Deliberately not: what was seen by name only
+(NIXL_TELEMETRY_*, VLLM_CACHE_ROOT and the like), and the DynamoComponentDeployments between a graph and its Deployments.
 """
 
 from __future__ import annotations
@@ -145,7 +146,11 @@ def _extend(main: Manifest, graph: Manifest, component: Manifest) -> None:
     main["env"] = [
         *main.get("env", []),
         *({"name": name, "value": value} for name, value in added.items() if name not in own),
-        *({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()),
+        *(
+            {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+            for name, path in fields.items()
+            if name not in own
+        ),
     ]
     main.setdefault("ports", ports)
     for name, probe in probes.items():
