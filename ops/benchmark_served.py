@@ -266,8 +266,8 @@ def _effects(effects: Sequence[Mapping[str, Any]]) -> Grid:
             (
                 one["factor"],
                 BY_KEY[one["metric"]].title,
-                "–" if one["depends"] else f"{one['share']:+.0%}",
-                ", ".join(f"{pair['with']} {pair['share']:+.0%}" for pair in one["pairs"]),
+                "–" if one["depends"] else _percent(one["share"]),
+                ", ".join(f"{pair['with']} {_percent(pair['share'])}" for pair in one["pairs"]),
                 "yes, opposite" if one["depends"] else "yes" if one["decided"] else "no",
             )
             for one in effects

@@ -183,9 +183,9 @@ def verdicts(plans: Sequence[Plan]) -> tuple[str, ...]:
         return f"{what}: {missed}met by {len(met)} of {len(rows)} stacks{names}"
 
     later = {
-        stack: (one.ours.steps[-1].end - one.upstream.steps[-1].end) / 60
+        stack: minutes
         for stack, one in base
-        if one.ours.steps[-1].end > one.upstream.steps[-1].end
+        if (minutes := (one.ours.steps[-1].end - one.upstream.steps[-1].end) / 60) > 0
     }
     said = ", ".join(f"{stack} {minutes:.1f}" for stack, minutes in later.items())
     return (

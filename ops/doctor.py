@@ -256,9 +256,10 @@ def _quotas(plan: AnyPlan, account: Account) -> Iterator[Checked]:
             )
             if code:
                 wanted[code] = (name, pool.count * gpu.vcpus)
+        running = account.running() if wanted else {}
         for code, (name, vcpus) in wanted.items():
-            limit, used = account.quota(code), _used(account, code)
-            text = f"{vcpus} vCPUs wanted and {used} in use of {limit:g}{_uncounted(account, kind)}"
+            limit, used = account.quota(code), _used(running, code)
+            text = f"{vcpus} vCPUs wanted and {used} in use of {limit:g}{_uncounted(running, kind)}"
             if used + vcpus <= limit:
                 yield Checked(f"quota {code}", text)
             else:
@@ -275,21 +276,19 @@ def _groups(plan: AnyPlan, account: Account) -> tuple[Part, ...]:
     return account.node_groups(plan.names.cluster) if account.cluster(plan.names.cluster) else ()
 
 
-def _uncounted(account: Account, kind: str) -> str:
+def _uncounted(running: Mapping[str, int], kind: str) -> str:
     """What the figure leaves out, in words."""
     if kind == "spot":
         return " (spot instances that run already are not counted)"
     known = {**catalogue.GPU_INSTANCES, **catalogue.CPU_INSTANCES}
-    others = sum(count for name, count in account.running().items() if name not in known)
+    others = sum(count for name, count in running.items() if name not in known)
     return f" ({others} instances of other types than the catalogue's are not counted)" if others else ""
 
 
-def _used(account: Account, code: str) -> int:
+def _used(running: Mapping[str, int], code: str) -> int:
     rows = {**catalogue.GPU_INSTANCES, **catalogue.CPU_INSTANCES}
     return sum(
-        count * rows[name].vcpus
-        for name, count in account.running().items()
-        if name in rows and rows[name].quota_code == code
+        count * rows[name].vcpus for name, count in running.items() if name in rows and rows[name].quota_code == code
     )
 
 

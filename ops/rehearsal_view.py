@@ -9,14 +9,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import typer
-from rich import box
 from rich.console import RenderableType
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
 from ops.charges import Rates, charges, short, usd, usd_per_hour
-from ops.plan_view import console, show
+from ops.plan_view import console, new_table, show
 from ops.spans import GPUS_PAID, Phase, Span, created
 from recipe.catalogue import DURATIONS, DURATIONS_DATE
 from rehearsal.session import Event
@@ -207,7 +206,7 @@ def gantt(items: list[Span], width: int) -> Table:
     """A bar per item; `width` cells for the whole time. Where nothing of an item was in progress, its bar has a gap."""
     first = min(span.start_minutes for span in items)
     length = max(span.end_minutes for span in items) - first or 1.0
-    table = _table("item")
+    table = new_table("item")
     table.add_column(f"{first:.0f} … {first + length:.0f} min", width=width, no_wrap=True)
     for name in ("from", "to", "busy"):
         table.add_column(name, justify="right")
@@ -221,13 +220,6 @@ def gantt(items: list[Span], width: int) -> Table:
         table.add_row(
             span.item, Text("".join(cells), _STYLES.get(span.item, "cyan")), *(f"{minutes:.1f}" for minutes in times)
         )
-    return table
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim")
-    for column in columns:
-        table.add_column(column)
     return table
 
 
@@ -268,7 +260,7 @@ def _figures(outcome: Rehearsal, spent: float) -> Table:
 
 
 def _left(outcome: Rehearsal) -> Table:
-    table = _table("kind", "name", "id", "known to the engine", "costs by the hour")
+    table = new_table("kind", "name", "id", "known to the engine", "costs by the hour")
     for one in outcome.left:
         table.add_row(
             short(one.type),

@@ -289,8 +289,11 @@ def replayed(found: Found, name: str, trace: TraceText, say: Say) -> Found:
         Judged(stack=name, tuned=True, layout=best.layout),
     )
     row = found.row.model_copy(update={"judged": judged, "replays": results})
-    rest = {str(one.layout): one for _, one in reversed(order) if one.layout != best.layout}
-    return replace(found, row=row, accepted=best, more=tuple(reversed(rest.values())))
+    rest: dict[str, Accepted] = {}
+    for _, one in order:
+        if one.layout != best.layout:
+            rest.setdefault(str(one.layout), one)
+    return replace(found, row=row, accepted=best, more=tuple(rest.values()))
 
 
 def write_file(name: str, accepted: Accepted, rows: list[Prediction], base: str) -> Path:

@@ -23,18 +23,16 @@ def gpu_price(recipe: Recipe, instance: GpuInstance) -> catalogue.Price | None:
     A stand-in has another name: at no price at all, a cap on $/h would hold nothing. Spot has no list price: the on-demand price stands
     for it, as an upper bound. None: nothing with that GPU has a price.
     """
-    own = _own_price(recipe, instance)
+    if own := _own_price(recipe, instance):
+        return own
     alike = [_price(row.name) for row in catalogue.GPU_INSTANCES.values() if row.gpu == instance.gpu]
     known = [price for price in alike if price is not None and price.usd is not None]
-    return own or max(known, key=lambda price: price.usd or 0.0, default=None)
+    return max(known, key=lambda price: price.usd or 0.0, default=None)
 
 
-def stands_in(recipe: Recipe, instance: GpuInstance) -> str | None:
-    """What stands in for a price that is not known, in words; None where it is known, or nothing is."""
-    price = gpu_price(recipe, instance)
-    if price is None or price.usd is None or price == _own_price(recipe, instance):
-        return None
-    return f"{price.name}, ${price.usd:.2f} an hour"
+def stands_in(recipe: Recipe, instance: GpuInstance) -> catalogue.Price | None:
+    """What stands in for a price that is not known; None where it is known, or nothing is."""
+    return None if _own_price(recipe, instance) else gpu_price(recipe, instance)
 
 
 def _own_price(recipe: Recipe, instance: GpuInstance) -> catalogue.Price | None:
@@ -90,7 +88,7 @@ def make_cost(
 
 def _gpu_words(recipe: Recipe, gpu: GpuInstance) -> str:
     other = stands_in(recipe, gpu)
-    return f"GPU nodes, {gpu.name}" + (f", at the price of {other.partition(',')[0]}" if other else "")
+    return f"GPU nodes, {gpu.name}" + (f", at the price of {other.name}" if other else "")
 
 
 def make_base_cost(recipe: Base, cpu: CpuInstance) -> Cost:

@@ -454,10 +454,11 @@ class _Planner:
     def _gpu_warnings(self, gpu: GpuInstance) -> list[str]:
         recipe = self.recipe
         warnings: list[str] = []
-        price, other = gpu_price(recipe, gpu), stands_in(recipe, gpu)
-        if other or price is None:
-            what = f"that of {other} stands for it" if other else "the totals leave the GPUs out, and no cap holds them"
-            warnings.append(f"no price known for {gpu.name} ({recipe.hardware.capacity.kind}): {what}")
+        unknown = f"no price known for {gpu.name} ({recipe.hardware.capacity.kind})"
+        if other := stands_in(recipe, gpu):
+            warnings.append(f"{unknown}: that of {other.name}, ${other.usd or 0:.2f} an hour stands for it")
+        elif gpu_price(recipe, gpu) is None:
+            warnings.append(f"{unknown}: the totals leave the GPUs out, and no cap holds them")
         if recipe.hardware.capacity.kind == "spot":
             warnings.append("spot has no list price: the on-demand price stands for it")
         if recipe.hardware.parallel_pull and (reason := catalogue.check_parallel_pull(self._gpu_release())):

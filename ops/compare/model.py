@@ -390,7 +390,11 @@ def rounded(share: float | None) -> float | None:
 
 def percent(effect: Effect) -> str:
     """The change as a share; where there was nothing before, the amount is all that can be said."""
-    return _amount(effect.metric, effect.change, sign=True) if effect.share is None else f"{effect.share:+.0%}"
+    return _percent(effect.metric, effect)
+
+
+def _percent(metric: str, of: Effect | Pair) -> str:
+    return _amount(metric, of.change, sign=True) if of.share is None else f"{of.share:+.0%}"
 
 
 def _verdict(
@@ -461,10 +465,9 @@ def _decided(effects: Sequence[Effect]) -> str:
 
 
 def _depends(effect: Effect) -> str:
-    def said(pair: Pair) -> str:
-        return _amount(effect.metric, pair.change, sign=True) if pair.share is None else f"{pair.share:+.0%}"
-
-    each = ", ".join(f"{said(pair)} with {pair.other}{_worse(effect, pair.change)}" for pair in effect.pairs)
+    each = ", ".join(
+        f"{_percent(effect.metric, pair)} with {pair.other}{_worse(effect, pair.change)}" for pair in effect.pairs
+    )
     return f"what {effect.factor} does depends on the other switch: {effect.from_} → {effect.to} {each}"
 
 
@@ -473,8 +476,8 @@ def _worse(effect: Effect, change: float) -> str:
 
 
 def _change(effect: Effect) -> str:
-    amount = _amount(effect.metric, effect.change, sign=True)
-    return f"{effect.from_} → {effect.to} {amount if effect.share is None else f'{effect.share:+.0%} ({amount})'}"
+    amount = "" if effect.share is None else f" ({_amount(effect.metric, effect.change, sign=True)})"
+    return f"{effect.from_} → {effect.to} {percent(effect)}{amount}"
 
 
 def _amount(key: str, value: float | None, *, sign: bool = False) -> str:

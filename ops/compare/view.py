@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from ops.bench.results import Run
 from ops.compare.model import BY_KEY, METRICS, Comparison, Figure, Side, pairs_data, percent, rounded, side_of
+from ops.plan_view import new_table
 
 if TYPE_CHECKING:
     from ops.compare.replayed import Replayed
@@ -41,9 +41,7 @@ def _replay(found: Replayed) -> Iterator[RenderableType]:
         yield table(row, first="predicted")
     if found.agreements:
         yield Text("\nLive against offline", style="bold")
-        made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim")
-        for title in ("switch", "load", "figure", "live", "offline", "signs"):
-            made.add_column(title, justify="right" if title in ("live", "offline") else "left")
+        made = new_table("switch", "load", "figure", "live", "offline", "signs", right=("live", "offline"))
         for cells in agreement_rows(found):
             made.add_row(*cells)
         yield made
@@ -91,30 +89,25 @@ class Figures:
         if Measurement.get(console, options.update(max_width=_ANY_WIDTH), wide).maximum <= options.max_width:
             yield wide
             return
-        cells = [
-            (
-                str(number),
-                *(_cell(side.figures.get(metric.key), metric.digits) for metric in METRICS),
-                str(side.repeats),
-            )
-            for number, side in enumerate(self.sides, 1)
-        ]
         for number, side in enumerate(self.sides, 1):
             yield Text(f"{number}: {self.name(side)}")
-        titles = [
-            "",
-            *(f"{metric.title}, {metric.unit}".replace("tokens, $", "tokens") for metric in METRICS),
-            "repeats",
+        rows = [
+            (
+                f"{metric.title}, {metric.unit}".replace("tokens, $", "tokens"),
+                [_cell(side.figures.get(metric.key), metric.digits) for side in self.sides],
+            )
+            for metric in METRICS
         ]
-        widest = max(len(cell) for column in cells for cell in column)
-        block = max(1, (options.max_width - _TITLE_WIDTH) // (widest + 2))
-        for start in range(0, len(cells), block):
-            made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim")
+        rows.append(("repeats", [str(side.repeats) for side in self.sides]))
+        widths = [max(len(cells[index]) for _, cells in rows) for index in range(len(self.sides))]
+        block = max(1, (options.max_width - _TITLE_WIDTH) // (max(widths) + 2))
+        for start in range(0, len(widths), block):
+            made = new_table()
             made.add_column(self.first, overflow="fold")
-            for column in cells[start : start + block]:
-                made.add_column(column[0], justify="right", no_wrap=True, min_width=len(max(column, key=len)))
-            for row, title in enumerate(titles[1:], 1):
-                made.add_row(title, *(column[row] for column in cells[start : start + block]))
+            for number, width in enumerate(widths[start : start + block], start + 1):
+                made.add_column(str(number), justify="right", no_wrap=True, min_width=width)
+            for title, cells in rows:
+                made.add_row(title, *cells[start : start + block])
             yield made
 
 
@@ -129,11 +122,8 @@ def table(sides: Any, first: str = "run", name: Any = lambda side: side.run.name
 
 
 def _wide(sides: Sequence[Side], first: str, name: Callable[[Side], str]) -> Table:
-    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), header_style="dim")
-    made.add_column(first)
-    for metric in METRICS:
-        made.add_column(f"{metric.title}\n{metric.unit}", justify="right")
-    made.add_column("repeats", justify="right")
+    figures = [f"{metric.title}\n{metric.unit}" for metric in METRICS]
+    made = new_table(first, *figures, "repeats", right=(*figures, "repeats"))
     for side in sides:
         cells = (_cell(side.figures.get(metric.key), metric.digits) for metric in METRICS)
         made.add_row(name(side), *cells, str(side.repeats))

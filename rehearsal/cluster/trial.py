@@ -13,6 +13,7 @@ from typing import Any, Final
 from recipe.constants import CPU_POOL, EFA_RESOURCE, GPU_RESOURCE, JOB_LABEL, POOL_LABEL
 from recipe.placement import quantity
 from recipe.plan import Late, Manifest, Plan
+from rehearsal.cloud.scheduler import requests
 from rehearsal.cluster import operator
 from rehearsal.cluster.api import Refused, wait_for
 from rehearsal.cluster.controlplane import Cluster
@@ -152,18 +153,16 @@ class Trial:
 
     def on_cpu_pool(self, pod: PodState) -> bool:
         """Whether it went to a CPU node."""
-        return pod.node is not None and self._is_cpu(pod.node)
-
-    def _is_cpu(self, node: str) -> bool:
-        held = self.api.read({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}})
-        return held is not None and held["metadata"]["labels"][POOL_LABEL] == CPU_POOL
+        node = self.api.read({"apiVersion": "v1", "kind": "Node", "metadata": {"name": pod.node}})
+        return node is not None and node["metadata"]["labels"][POOL_LABEL] == CPU_POOL
 
     def asked_of_cpu_pool(self) -> tuple[int, int]:
         """CPU in millis and memory in MiB that all pods on this stack's CPU nodes request, the add-ons' stand-ins among them."""
-        own = {one["metadata"]["name"] for one in self._made if one["kind"] == "Node"}
-        own -= {node for node in own if not self._is_cpu(node)}
-        asked = [_requests(pod["spec"]) for pod in self.api.list("v1", "Pod") if pod["spec"].get("nodeName") in own]
-        return round(sum(cpu for cpu, _ in asked)), round(sum(memory for _, memory in asked))
+        made = [one["metadata"] for one in self._made if one["kind"] == "Node"]
+        own = {node["name"] for node in made if node["labels"][POOL_LABEL] == CPU_POOL}
+        asked = [requests(pod["spec"]) for pod in self.api.list("v1", "Pod") if pod["spec"].get("nodeName") in own]
+        cpu, memory = (sum(one.get(resource, 0.0) for one in asked) for resource in ("cpu", "memory"))
+        return round(cpu * 1000), round(memory / 2**20)
 
     def job_end(self, job: Manifest, seconds: float = 60.0) -> tuple[str, str]:
         """Complete or Failed, and the controller's reason, once the Job has ended."""
@@ -261,20 +260,6 @@ def _in_short(pod: Manifest) -> str:
     where = pod["spec"].get("nodeName", "no node")
     held = f", held by {', '.join(metadata['finalizers'])}" if metadata.get("finalizers") else ""
     return f"{metadata['namespace']}/{metadata['name']} ({owners or 'nobody'}'s) on {where}, {status.get('phase')}, {going}{held}"
-
-
-def _requests(spec: Manifest) -> tuple[float, float]:
-    """CPU millis and memory MiB as the scheduler counts them: all containers at once, or the greediest init container alone."""
-
-    def of(containers: Sequence[Manifest]) -> list[tuple[float, float]]:
-        found = [one.get("resources", {}).get("requests", {}) for one in containers]
-        return [(quantity(one.get("cpu", 0)) * 1000, quantity(one.get("memory", 0)) / 2**20) for one in found]
-
-    main, first = of(spec["containers"]), of(spec.get("initContainers", []))
-    return (
-        max([sum(cpu for cpu, _ in main), *(cpu for cpu, _ in first)]),
-        max([sum(memory for _, memory in main), *(memory for _, memory in first)]),
-    )
 
 
 def _state(pod: Manifest) -> PodState:

@@ -233,6 +233,18 @@ def bench(run: Run, tools: Bin, known: None, tmp_path: Path) -> Callable[..., Re
     return bench
 
 
+def begun(how: str, tmp_path: Path) -> subprocess.Popen[str]:
+    """`ops bench STACK` with that option, in a process of its own: for signals."""
+    code = f"from pathlib import Path; from ops import stacks; stacks.FOLDER = Path({str(stacks.FOLDER)!r}); from ops.app import main; main()"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "bench", STACK, how, "--out", str(tmp_path / "results")],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def job_name() -> str:
     """What the plan calls the Job, on some nodes."""
     plan = planned(STACK, ["benchmark.run=small"]).model
@@ -319,14 +331,7 @@ def test_a_setting_that_fails_leaves_no_benchmark_for_the_next_plain_up(bench: R
 
 def test_ctrl_c_lets_pulumi_finish_what_is_in_flight(cluster: Cluster, tools: Bin, known: None, tmp_path: Path) -> None:
     """It talks all the while: more than a pipe holds, and for longer than it would be waited for if somebody were impatient."""
-    code = f"from pathlib import Path; from ops import stacks; stacks.FOLDER = Path({str(stacks.FOLDER)!r}); from ops.app import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "bench", STACK, "--yes", "--out", str(tmp_path / "results")],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = begun("--yes", tmp_path)
     try:
         assert process.stderr is not None
         while "Updating" not in process.stderr.readline():
@@ -464,14 +469,7 @@ def test_a_desk_that_was_asleep_fetches_what_it_missed(
     cluster: Cluster, tools: Bin, known: None, tmp_path: Path
 ) -> None:
     cluster.pod("p", RUNNING, BEGINNING)
-    code = f"from pathlib import Path; from ops import stacks; stacks.FOLDER = Path({str(stacks.FOLDER)!r}); from ops.app import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, "bench", STACK, "--attach", "--out", str(tmp_path / "results")],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = begun("--attach", tmp_path)
     try:
         give_up = time.monotonic() + 30
         while not any(asked.startswith("/api/v1") and "/log" in asked for asked in cluster.asked):
